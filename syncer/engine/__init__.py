@@ -1,0 +1,1 @@
+"""Queue, reconcile, writer: moves objects between two API servers, whatever their kind."""

@@ -1,0 +1,1 @@
+"""Talks to API servers: configuration, client, informers, stores, event recorder."""

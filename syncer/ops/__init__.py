@@ -1,0 +1,1 @@
+"""For operators: logging, metrics and health."""

@@ -1,0 +1,377 @@
+"""The words that the engine and the mappers share.
+
+A *kind* is described by one frozen :class:`Kind` record of plain functions; the engine drives
+those functions and never knows which kind it holds. Everything here is data: no I/O, no clock.
+
+Invariants:
+* an :data:`Object` is a fresh decode that its holder may change; nobody else sees it;
+* waiting, skipping and refusing are values (:class:`Blocked`, :class:`Skip`, :class:`Refused`)
+  with a reason that feeds events and metrics; an exception out of a mapper is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from syncer.naming import Names
+    from syncer.settings import Settings
+
+Object: TypeAlias = dict[str, Any]
+"""One decoded Kubernetes object (JSON as Python dicts, lists, strings, numbers)."""
+
+Indexer: TypeAlias = Callable[[Object], Iterable[str]]
+"""Gives the index values of an object; keys of other objects are written ``namespace/name``."""
+
+
+class Side(StrEnum):
+    """Which of the two API servers."""
+
+    VIRTUAL = "virtual"
+    HOST = "host"
+
+
+class Key(NamedTuple):
+    """Names an object of a known resource; cluster-scoped objects have namespace ``""``."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> Key:
+        """Read what ``str(key)`` wrote.
+
+        Args:
+            text: ``namespace/name``, or ``name`` of a cluster-scoped object.
+        """
+        namespace, _, name = text.rpartition("/")
+        return cls(namespace, name)
+
+
+def key_of(obj: Object) -> Key:
+    """Give the key of an object from its metadata."""
+    metadata = obj["metadata"]
+    return Key(metadata.get("namespace", ""), metadata["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An API resource: what a URL and a list of it need.
+
+    Attributes:
+        group: API group, ``""`` for core.
+        version: API version, such as ``v1``.
+        plural: lower-case plural of URLs, such as ``pods``.
+        kind: CamelCase singular, such as ``Pod``.
+        namespaced: whether objects live in namespaces.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """The ``apiVersion`` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def full_name(self) -> str:
+        """``plural.group``, as kubectl writes it; the plural alone in the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Build the URL path of a collection or, with a name, of an object.
+
+        Args:
+            namespace: namespace; ``""`` for cluster-scoped objects or all namespaces.
+            name: object name; ``""`` for the collection.
+            subresource: such as ``status``; needs a name.
+
+        Returns:
+            The path, each segment escaped, without host and query.
+
+        Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris
+        """
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts += [quote(part, safe="") for part in subresource.split("/")]
+        return "/".join(parts)
+
+
+class Ref(NamedTuple):
+    """Names one object on one side: what a mapper asks for and waits for.
+
+    ``resource`` is the :attr:`Resource.full_name`.
+    """
+
+    side: Side
+    resource: str
+    key: Key
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.resource} {self.key}"
+
+
+class Query(NamedTuple):
+    """Names the objects of one side that an index lists under a value."""
+
+    side: Side
+    resource: str
+    index: str
+    value: str
+
+
+Need: TypeAlias = Ref | Query
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Can't be done yet; tried again when ``on`` changes (or, without it, with backoff).
+
+    Attributes:
+        reason: one line for people, in the tenant's names.
+        on: the object waited for.
+        event: whether the tenant should read the reason as an event on the object.
+    """
+
+    reason: str
+    on: Ref | None = None
+    event: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Should not be on the other side; a copy of ours that is there is removed.
+
+    Attributes:
+        reason: one line for logs.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Will not be done for this object as it is; the tenant reads why in an event.
+
+    Attributes:
+        reason: one line in the tenant's names: the field, its value, what would be right.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event for the tenant on the virtual object.
+
+    Attributes:
+        reason: CamelCase reason.
+        message: one line in the tenant's names.
+        type: ``Warning`` or ``Normal``.
+    """
+
+    reason: str
+    message: str
+    type: str = "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a mapper may look at besides the object: names, settings and the objects it declared.
+
+    Attributes:
+        names: virtual <-> host names and label keys of this tenant.
+        settings: the validated settings.
+        synced: the resources that are copied to the host, by ``kind`` (``Pod``).
+        objects: the answer to each :class:`Ref` the kind's ``related`` declared.
+        queries: the answer to each :class:`Query` it declared.
+        notices: a mapper appends what the tenant should be told; sent once per change.
+    """
+
+    names: Names
+    settings: Settings
+    synced: Mapping[str, Resource] = field(default_factory=dict)
+    objects: Mapping[Ref, Object | None] = field(default_factory=dict)
+    queries: Mapping[Query, Sequence[Object]] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+
+class Direction(Enum):
+    """Where a kind's truth is."""
+
+    TO_HOST = "to host"
+    """The tenant's object is copied to the host; its status comes back."""
+    TO_VIRTUAL = "to virtual"
+    """The host's object is copied to the virtual cluster."""
+    DERIVED = "derived"
+    """Made in the virtual cluster from other objects; key = the virtual key."""
+    WATCHED = "watched"
+    """Only looked at, for the sake of other kinds."""
+
+
+class OnHostGone(Enum):
+    """What follows when the host copy was deleted by someone else."""
+
+    RECREATE = "recreate"
+    """Declarative kinds: made again."""
+    DELETE_VIRTUAL = "delete virtual"
+    """As its own controllers would: the virtual object is reported gone (grace 0)."""
+    REPORT = "report"
+    """Only the virtual status tells it: ``to_virtual(virtual, None, ctx)`` says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A field that names another object of the same namespace (or a cluster-scoped one).
+
+    Attributes:
+        path: dotted path; ``[]`` after a step walks a list, ``{}`` a map's values. Example:
+            ``spec.volumes[].configMap.name``.
+        target: :attr:`Resource.full_name` of what is named.
+    """
+
+    path: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A change of index membership elsewhere that queues objects of this kind.
+
+    Attributes:
+        side: where the other object is.
+        resource: its :attr:`Resource.full_name`.
+        index: name of the index on that store; its values are keys of this kind.
+        any_change: queue on every change of the other object, not only of membership.
+    """
+
+    side: Side
+    resource: str
+    index: str
+    any_change: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Fields that are written through a subresource.
+
+    Attributes:
+        subresource: such as ``status``, ``binding``, ``ephemeralcontainers``, ``resize``.
+        paths: dotted paths of the fields.
+        body: for subresources that take an own object by POST (``binding``): builds it from
+            the object as it is and as it is wanted. ``None``: a patch of the paths.
+    """
+
+    subresource: str
+    paths: tuple[str, ...]
+    body: Callable[[Object, Object], Object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """Host objects of another resource that live and die with the host copy of this kind.
+
+    Attributes:
+        resource: :attr:`Resource.full_name` of the children.
+        index: index on that resource's host store whose value is the owner's virtual key.
+    """
+
+    resource: str
+    index: str
+
+
+ToHost: TypeAlias = Callable[[Object, Context], Object | Blocked | Skip | Refused]
+ToVirtual: TypeAlias = Callable[[Object, Object | None, Context], Object | Blocked | Skip]
+Derive: TypeAlias = Callable[[Key, Object | None, Context], Object | Blocked | Skip]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """Everything the engine has to know of a kind; plain data and pure functions.
+
+    Attributes:
+        name: the ``--sync`` name, and the name in logs and metrics, such as ``configmaps``.
+        resource: what is synced.
+        direction: where the truth is.
+        default: whether it is on unless ``--sync`` says otherwise.
+        component: event source component, such as ``configmap-syncer``.
+        references: fields that name other objects; each target resource becomes an index of
+            that name on the virtual store, with ``namespace/name`` values.
+        related: declares the other objects that the functions below want to see; called with
+            the source object (virtual for TO_HOST, host for TO_VIRTUAL) and the copy if any;
+            for DERIVED with the virtual object or a bare one with only metadata.
+        to_host: TO_HOST: the host object as it would be created: spec-like fields, labels and
+            annotations in host terms, built from an allow-list. Name, namespace, marks and
+            owner reference are put on by the engine.
+        mutable: TO_HOST: dotted paths that are made equal on an existing host object. A field
+            absent in the wanted object is removed there, unless the path ends with ``?``.
+        update: TO_HOST: for what ``mutable`` can't say. Gets (wanted, host, ctx) and returns the
+            host object as it should be; it may change and return ``host``, a fresh copy on
+            which metadata and ``mutable`` have been applied.
+        virtual_to_host: TO_HOST: for kinds whose virtual status partly flows to the host.
+        to_virtual: gets (virtual, host, ctx), returns the virtual object as it should be; it may
+            change and return ``virtual``, a fresh copy. For TO_VIRTUAL kinds ``virtual`` is a
+            bare object with the wanted metadata when there is none yet.
+        virtual_key: TO_VIRTUAL: virtual key for a host object, or ``None`` when not the tenant's.
+        derive: DERIVED: gets (key, virtual or None, ctx), returns the object as it should be, or
+            :class:`Skip` when there should be none.
+        derived_mark: DERIVED: says whether an existing virtual object is one of ours; others
+            are never changed or deleted.
+        host_parts, virtual_parts: fields that go through subresources, in order of writing.
+        refused: TO_HOST: gets (wanted, status message of the host's refusal, ctx); may give a
+            second object to try at once (such as without the asked-for cluster IP).
+        triggers: index changes elsewhere that queue objects of this kind.
+        children: host objects removed with this kind's host copy.
+        indexers: extra indexes on the virtual store of the resource.
+        host_indexers: extra indexes on the host store of the resource.
+        on_host_gone: what follows when the host copy vanished; a function decides by the
+            virtual object.
+        mirror_deletion: a terminating host copy deletes the virtual object too.
+        graceful: deletions carry ``gracePeriodSeconds`` both ways.
+        restamp: a virtual object made again under the same name keeps the host copy (its UID
+            mark is rewritten); otherwise the host copy is deleted and made again.
+        ignored_annotations: annotation keys that never cross.
+    """
+
+    name: str
+    resource: Resource
+    direction: Direction
+    default: bool = True
+    component: str = ""
+    references: tuple[Reference, ...] = ()
+    related: Callable[[Object, Object | None, Context], Iterable[Need]] | None = None
+    to_host: ToHost | None = None
+    mutable: tuple[str, ...] = ()
+    update: Callable[[Object, Object, Context], Object] | None = None
+    to_virtual: ToVirtual | None = None
+    virtual_key: Callable[[Object, Context], Key | None] | None = None
+    derive: Derive | None = None
+    derived_mark: Callable[[Object], bool] | None = None
+    host_parts: tuple[Part, ...] = ()
+    virtual_parts: tuple[Part, ...] = ()
+    refused: Callable[[Object, str, Context], Object | None] | None = None
+    triggers: tuple[Trigger, ...] = ()
+    children: tuple[Child, ...] = ()
+    indexers: Mapping[str, Indexer] = field(default_factory=dict)
+    host_indexers: Mapping[str, Indexer] = field(default_factory=dict)
+    on_host_gone: Callable[[Object], OnHostGone] = lambda _virtual: OnHostGone.RECREATE
+    mirror_deletion: bool = False
+    graceful: bool = False
+    restamp: bool = False
+    ignored_annotations: frozenset[str] = frozenset()
