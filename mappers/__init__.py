@@ -1,0 +1,1 @@
+"""One module a kind: pure functions on plain objects, gathered in a frozen ``KIND`` record."""
