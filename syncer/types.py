@@ -166,6 +166,17 @@ class Skip:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """The virtual object can't be what the host has: it is deleted, for its owner to make anew.
+
+    Attributes:
+        reason: one line for logs.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Will not be done for this object as it is; the tenant reads why in an event.
 
@@ -297,7 +308,9 @@ class Child:
 
 
 ToHost: TypeAlias = Callable[[Object, Context], Object | Blocked | Skip | Refused]
-ToVirtual: TypeAlias = Callable[[Object, Object | None, Context], Object | Blocked | Skip]
+ToVirtual: TypeAlias = Callable[
+    [Object, Object | None, Context], Object | Blocked | Skip | Gone
+]
 Derive: TypeAlias = Callable[[Key, Object | None, Context], Object | Blocked | Skip]
 
 
@@ -329,6 +342,8 @@ class Kind:
             change and return ``virtual``, a fresh copy. For TO_VIRTUAL kinds ``virtual`` is a
             bare object with the wanted metadata when there is none yet.
         virtual_key: TO_VIRTUAL: virtual key for a host object, or ``None`` when not the tenant's.
+        keep: TO_VIRTUAL: which host objects are kept in the store at all (they carry no label
+            of ours to select by); gets (host, names).
         derive: DERIVED: gets (key, virtual or None, ctx), returns the object as it should be, or
             :class:`Skip` when there should be none.
         derived_mark: DERIVED: says whether an existing virtual object is one of ours; others
@@ -361,6 +376,7 @@ class Kind:
     update: Callable[[Object, Object, Context], Object] | None = None
     to_virtual: ToVirtual | None = None
     virtual_key: Callable[[Object, Context], Key | None] | None = None
+    keep: Callable[[Object, Names], bool] | None = None
     derive: Derive | None = None
     derived_mark: Callable[[Object], bool] | None = None
     host_parts: tuple[Part, ...] = ()
