@@ -1,0 +1,337 @@
+"""A control plane: boots it, hands out its addresses, and sees that it goes.
+
+The process that boots a plane owns it. Before the first component starts, a keeper (see keeper.py)
+watches the owner, so that nothing outlives it. Once the plane is ready, other processes of the same
+user may attach to it through `plane.json` in its directory.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeVar
+
+import aiohttp
+import orjson
+
+from controlplane import commands
+from controlplane.commands import Settings
+from controlplane.component import BOOT_TIMEOUT, Component, ComponentError
+from controlplane.kubeconfig import write_kubeconfig
+from controlplane.nodes import add_nodes, nodes_ready
+from controlplane.pki import Pki
+from controlplane.pki import create as create_pki
+from controlplane.ports import LOOPBACK, HeldPort
+from controlplane.tools import Progress, Tools
+from controlplane.tools import tools as build_tools
+
+KEEP_VARIABLE = "CONTROLPLANE_KEEP"
+"""Set to 1, this environment variable leaves the directories of ended planes for inspection."""
+
+Kind = Literal["host", "virtual"]
+_Plane = TypeVar("_Plane", bound="ControlPlane")
+
+_STATE_FILE = "plane.json"
+_POLL = 0.05  # seconds
+_KEEPER_POLL = 0.01  # seconds
+
+
+class PlaneError(Exception):
+    """A plane cannot be booted or attached to; the message says why."""
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running plane; get one from `host`, `virtual` or `attach`.
+
+    Attributes:
+        kind: "host" (runs pods on fake nodes) or "virtual" (runs none).
+        directory: everything that the plane has on disk, but for the tools.
+        server: URL of the API server.
+        kubeconfig: admin kubeconfig.
+        service_cidr: range of its service IPs.
+        pki: its certificates and keys.
+        components: by name: kine, kube-apiserver, kube-controller-manager and, on a host,
+            kube-scheduler and kwok.
+        tools: the binaries, kubectl among them.
+        owner: process id of the owner.
+        boot_seconds: how long booting took.
+    """
+
+    kind: Kind
+    directory: Path
+    server: str
+    kubeconfig: Path
+    service_cidr: str
+    pki: Pki
+    components: Mapping[str, Component]
+    tools: Tools
+    owner: int
+    boot_seconds: float = 0.0
+
+    @property
+    def pod_log(self) -> Path:
+        """The file whose lines (in the container runtime's format) are every fake pod's log."""
+        return self.directory / commands.POD_LOG
+
+    @classmethod
+    @asynccontextmanager
+    async def host(
+        cls,
+        *,
+        nodes: int = 3,
+        settings: Settings | None = None,
+        directory: Path | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[Self]:
+        """Boot a host plane with fake nodes `node-0`, `node-1`...; end it on exit.
+
+        Args:
+            nodes: how many nodes, at most 16; more can be made through the API.
+            settings: see `Settings`.
+            directory: where to put it, must not exist yet; by default a temporary directory.
+            progress: takes lines about tools that have to be built first.
+
+        Raises:
+            ToolError: a tool could not be built.
+            ComponentError: a component did not become ready.
+            PlaneError: the directory exists.
+        """
+        booting = _boot(cls, "host", settings or Settings(), directory, progress, nodes)
+        async with booting as plane:
+            yield plane
+
+    @classmethod
+    @asynccontextmanager
+    async def virtual(
+        cls,
+        *,
+        settings: Settings | None = None,
+        directory: Path | None = None,
+        progress: Progress | None = None,
+    ) -> AsyncIterator[Self]:
+        """Boot a virtual plane, without nodes and scheduler; end it on exit.
+
+        Takes and raises the same as `host`. Its service CIDR has to be the host's, as it is unless
+        settings say otherwise.
+        """
+        booting = _boot(cls, "virtual", settings or Settings(), directory, progress, 0)
+        async with booting as plane:
+            yield plane
+
+    @classmethod
+    def attach(cls, directory: Path) -> Self:
+        """Return the plane that another process booted in `directory`; that process keeps it.
+
+        Its components can be broken and measured from here, but not started.
+
+        Raises:
+            PlaneError: there is no running plane.
+        """
+        try:
+            state: dict[str, Any] = orjson.loads((directory / _STATE_FILE).read_bytes())
+        except FileNotFoundError:
+            raise PlaneError(f"no control plane runs in {directory}") from None
+        pki = Pki(directory / "pki")
+        tls = pki.client_context()
+        components = {
+            name: Component(name, directory=directory, probe=probe, tls=tls)
+            for name, probe in state["probes"].items()
+        }
+        return cls(
+            kind=state["kind"],
+            directory=directory,
+            server=state["server"],
+            kubeconfig=directory / "admin.kubeconfig",
+            service_cidr=state["service_cidr"],
+            pki=pki,
+            components=MappingProxyType(components),
+            tools=Tools(**{name: Path(path) for name, path in state["tools"].items()}),
+            owner=state["owner"],
+            boot_seconds=state["boot_seconds"],
+        )
+
+    @asynccontextmanager
+    async def api(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Yield an HTTP session with the admin's certificate, its paths relative to `server`."""
+        connector = aiohttp.TCPConnector(ssl=self.pki.client_context())
+        async with aiohttp.ClientSession(self.server, connector=connector) as session:
+            yield session
+
+    def _save(self) -> None:
+        state = {
+            "kind": self.kind,
+            "server": self.server,
+            "service_cidr": self.service_cidr,
+            "owner": self.owner,
+            "boot_seconds": self.boot_seconds,
+            "probes": {name: component.probe for name, component in self.components.items()},
+            "tools": {name: str(path) for name, path in asdict(self.tools).items()},
+        }
+        scratch = self.directory / f".{_STATE_FILE}.new"
+        scratch.write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+        scratch.replace(self.directory / _STATE_FILE)
+
+
+@asynccontextmanager
+async def _boot(
+    cls: type[_Plane],
+    kind: Kind,
+    settings: Settings,
+    directory: Path | None,
+    progress: Progress | None,
+    nodes: int,
+) -> AsyncIterator[_Plane]:
+    tools = await build_tools(progress)
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        path = _make_directory(directory)
+        components: dict[str, Component] = {}
+        stack.callback(_reap, components)  # runs after the keeper's end, so all have ended
+        group = await stack.enter_async_context(_keeper(path))
+        pki = create_pki(path / "pki", settings.service_cidr, virtual=kind == "virtual")
+        ports = [stack.enter_context(HeldPort()).number for _ in range(4)]
+        server = f"https://{LOOPBACK}:{ports[0]}"
+        components.update(_components(kind, path, tools, settings, pki, ports, group))
+        plane = cls(
+            kind=kind,
+            directory=path,
+            server=server,
+            kubeconfig=_write_kubeconfigs(path, server, pki, kind),
+            service_cidr=settings.service_cidr,
+            pki=pki,
+            components=MappingProxyType(components),
+            tools=tools,
+            owner=os.getpid(),
+        )
+        await _start(plane, nodes)  # on failure, too, the keeper ends what runs
+        plane = replace(plane, boot_seconds=round(time.monotonic() - started, 3))
+        plane._save()
+        yield plane
+
+
+def _make_directory(directory: Path | None) -> Path:
+    if directory is None:
+        return Path(tempfile.mkdtemp(prefix="controlplane-"))
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        raise PlaneError(f"{directory} exists already") from None
+    return directory.absolute()
+
+
+@asynccontextmanager
+async def _keeper(directory: Path) -> AsyncIterator[int]:
+    """Run the keeper and yield the process group it leads; on exit the group is gone."""
+    keep = os.environ.get(KEEP_VARIABLE, "0")
+    script = Path(__file__).with_name("keeper.py")
+    command = (sys.executable, "-I", "-S", str(script), str(os.getpid()), str(directory), keep)
+    # A group of its own, so that a terminal's Ctrl-C reaches the owner only.
+    keeper = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
+    )
+    assert keeper.stdin is not None
+    try:
+        yield keeper.pid
+    finally:
+        keeper.stdin.close()
+        while keeper.poll() is None:
+            # Not to be cut short: leaving early would leave processes.
+            time.sleep(_KEEPER_POLL)
+
+
+def _reap(components: Mapping[str, Component]) -> None:
+    """Collect the exit status of our children, which the keeper could only kill."""
+    for component in components.values():
+        assert not component.running
+
+
+def _components(
+    kind: Kind,
+    directory: Path,
+    tools: Tools,
+    settings: Settings,
+    pki: Pki,
+    ports: list[int],
+    group: int,
+) -> dict[str, Component]:
+    virtual = kind == "virtual"
+    api_port, manager_port, scheduler_port, kubelet_port = ports
+    described = {
+        "kine": (commands.kine(tools, settings), commands.kine_probe()),
+        "kube-apiserver": (
+            commands.api_server(tools, settings, api_port, virtual=virtual),
+            f"https://{LOOPBACK}:{api_port}/readyz",
+        ),
+        "kube-controller-manager": (
+            commands.controller_manager(tools, settings, manager_port, virtual=virtual),
+            f"https://{LOOPBACK}:{manager_port}/healthz",
+        ),
+    }
+    if not virtual:
+        commands.write_scheduler_config(directory)
+        commands.write_kwok_config(directory)
+        described["kube-scheduler"] = (
+            commands.scheduler(tools, scheduler_port),
+            f"https://{LOOPBACK}:{scheduler_port}/readyz",
+        )
+        described["kwok"] = (
+            commands.kwok(tools, kubelet_port),
+            f"https://{LOOPBACK}:{kubelet_port}/healthz",
+        )
+    tls = pki.client_context()
+    return {
+        name: Component(
+            name, directory=directory, probe=probe, tls=tls, command=command, group=group
+        )
+        for name, (command, probe) in described.items()
+    }
+
+
+def _write_kubeconfigs(directory: Path, server: str, pki: Pki, kind: Kind) -> Path:
+    users = ["controller-manager"] if kind == "virtual" else ["controller-manager", "scheduler"]
+    for user in users:
+        path = directory / f"{user}.kubeconfig"
+        write_kubeconfig(path, server, pki.server_ca.certificate, pki.pair(user))
+    path = directory / "admin.kubeconfig"
+    return write_kubeconfig(path, server, pki.server_ca.certificate, pki.admin)
+
+
+async def _start(plane: ControlPlane, nodes: int) -> None:
+    for component in plane.components.values():
+        component.launch()
+    await plane.components["kube-apiserver"].wait_ready()
+    async with plane.api() as api:
+        await add_nodes(api, nodes)
+        for component in plane.components.values():
+            await component.wait_ready()
+        await _until("the default service account and root certificate", api, _namespace_ready)
+        await _until("the nodes", api, lambda session: nodes_ready(session, nodes))
+
+
+async def _namespace_ready(api: aiohttp.ClientSession) -> bool:
+    # Without the first no pod is admitted, without the second none would start on a real node.
+    for name in ("serviceaccounts/default", "configmaps/kube-root-ca.crt"):
+        async with api.get(f"/api/v1/namespaces/default/{name}") as response:
+            if response.status != 200:
+                return False
+    return True
+
+
+async def _until(
+    what: str,
+    api: aiohttp.ClientSession,
+    check: Callable[[aiohttp.ClientSession], Awaitable[bool]],
+) -> None:
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while not await check(api):
+        if time.monotonic() > deadline:
+            raise ComponentError(f"{what} did not appear within {BOOT_TIMEOUT:g} s")
+        await asyncio.sleep(_POLL)
