@@ -1,0 +1,460 @@
+"""Decides what to do about one object; does nothing itself.
+
+:func:`plan` reads as the specification of a sync: who is missing, who is leaving, who differs.
+It looks only at the two objects and at what the kind's pure functions say, never at the event
+that queued the key, and returns actions in the order in which they must happen. On a pair that
+agrees it returns nothing.
+
+What it never does: touch a host object that is not ours, delete on the strength of an absence
+that nobody witnessed (such deletions are marked ``confirm``, and the executor looks again), or
+act on a predecessor (every action carries the UID it was decided on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from syncer import ownership, paths
+from syncer.engine.patch import Patch, make_patch
+from syncer.types import (
+    Blocked,
+    Context,
+    Direction,
+    Gone,
+    Key,
+    Kind,
+    Notice,
+    Object,
+    OnHostGone,
+    Part,
+    Refused,
+    Side,
+    Skip,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create an object; on the host ``wanted`` is complete with marks."""
+
+    side: Side
+    wanted: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Patch an object or one of its subresources."""
+
+    side: Side
+    key: Key
+    patch: Patch
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """POST an own object to a subresource (such as ``binding``)."""
+
+    side: Side
+    key: Key
+    subresource: str
+    body: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object.
+
+    Attributes:
+        side: where.
+        key: what.
+        uid: the precondition.
+        reason: why, for logs.
+        grace: seconds; ``None`` leaves it to the server.
+        confirm: the absence on the other side was not witnessed: look there first.
+        identity: deletes on the strength of what the other side lost: be sure first that it is
+            still the same cluster, neither reset nor restored nor giving up our objects.
+        resource: full name of another resource than the kind's (a child), or ``""``.
+    """
+
+    side: Side
+    key: Key
+    uid: str
+    reason: str
+    grace: int | None = None
+    confirm: bool = False
+    identity: bool = False
+    resource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the tenant, as an event on the virtual object."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing more can be done until something changes."""
+
+    blocked: Blocked
+
+
+Action: TypeAlias = Create | Update | Post | Delete | Tell | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a plan is made from.
+
+    Attributes:
+        key: the item's key (the virtual key; the host key for TO_VIRTUAL kinds).
+        virtual: gives a fresh copy of the virtual object, or ``None``.
+        host: gives a fresh copy of the host object if it is ours, or ``None``.
+        host_key: where the host copy is or would be.
+        virtual_deleted: UID of the virtual object whose deletion the watch witnessed, or ``None``.
+        host_deleted: the same for the host object.
+        children: host children by (resource, key, uid, UID mark of the owner).
+        owner: owner reference for host objects, or ``None``.
+    """
+
+    key: Key
+    virtual: Callable[[], Object | None]
+    host: Callable[[], Object | None]
+    host_key: Key
+    virtual_deleted: str | None = None
+    host_deleted: str | None = None
+    children: tuple[tuple[str, Key, str, str | None], ...] = ()
+    owner: Object | None = None
+
+
+def plan(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
+    """Decide what to do about one key.
+
+    Args:
+        kind: the kind.
+        pair: the objects.
+        ctx: what the kind's functions may look at.
+
+    Returns:
+        Actions, in order; empty when all is as it should be.
+    """
+    match kind.direction:
+        case Direction.TO_HOST:
+            actions = _to_host(kind, pair, ctx)
+        case Direction.TO_VIRTUAL:
+            actions = _to_virtual(kind, pair, ctx)
+        case Direction.DERIVED:
+            actions = _derived(kind, pair, ctx)
+        case Direction.WATCHED:
+            actions = []
+    return [*actions, *(Tell(notice) for notice in ctx.notices)]
+
+
+# -- the tenant's objects, copied to the host ------------------------------------------------
+
+
+def _to_host(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
+    virtual, host = pair.virtual(), pair.host()
+    if virtual is None:
+        return _orphan(kind, pair, host)
+    if _leaving(virtual):
+        return _deleting(kind, pair, virtual, host, ctx)
+    if host is None:
+        return _absent(kind, pair, virtual, ctx)
+    if not kind.restamp and ownership.virtual_uid(host) not in (None, virtual["metadata"]["uid"]):
+        if _leaving(host):
+            return []
+        return [_delete_host(pair, host, "the virtual object was made again")]
+    return _present(kind, pair, virtual, host, ctx)
+
+
+def _orphan(kind: Kind, pair: Pair, host: Object | None) -> list[Action]:
+    """The virtual object is gone: so must the copy be, and then its children."""
+    if host is None:
+        return _children(pair, alive=None)
+    if _leaving(host) or ownership.annotation(host, ownership.SKIP_BACKSYNC) == "true":
+        return []
+    witnessed = pair.virtual_deleted is not None and pair.virtual_deleted == (
+        ownership.virtual_uid(host)
+    )
+    return [_delete_host(pair, host, "the virtual object was deleted", confirm=not witnessed)]
+
+
+def _deleting(
+    kind: Kind, pair: Pair, virtual: Object, host: Object | None, ctx: Context
+) -> list[Action]:
+    """Virtual deleting -> host deleted with the same grace -> host gone -> virtual finalised.
+
+    Resolves no references, so nothing that is missing can hold a deletion up.
+    """
+    metadata = virtual["metadata"]
+    grace = metadata.get("deletionGracePeriodSeconds") if kind.graceful else None
+    if host is None:
+        done: list[Action] = _children(pair, alive=None)
+        if kind.graceful and grace != 0:
+            done.append(_delete_virtual(pair, virtual, "its host copy is gone", grace=0))
+        return done
+    actions: list[Action] = []
+    host_grace = host["metadata"].get("deletionGracePeriodSeconds")
+    if not _leaving(host):
+        actions.append(_delete_host(pair, host, "the virtual object is being deleted", grace=grace))
+    elif kind.graceful and grace is not None and host_grace is not None and grace < host_grace:
+        actions.append(_delete_host(pair, host, "the virtual grace was shortened", grace=grace))
+    elif kind.graceful and grace is not None and host_grace is not None and host_grace < grace:
+        actions.append(
+            _delete_virtual(pair, virtual, "the host's grace was shortened", grace=host_grace)
+        )
+    if kind.to_virtual and ownership.virtual_uid(host) in (None, metadata["uid"]):
+        actions += _back(kind, pair, virtual, host, ctx)
+    return actions
+
+
+def _absent(kind: Kind, pair: Pair, virtual: Object, ctx: Context) -> list[Action]:
+    """No host copy: it was never made, or someone deleted it."""
+    match kind.on_host_gone(virtual):
+        case OnHostGone.DELETE_VIRTUAL:
+            return [
+                *_children(pair, alive=None),
+                _delete_virtual(
+                    pair,
+                    virtual,
+                    "its host copy was deleted",
+                    grace=0,
+                    confirm=pair.host_deleted is None,
+                    identity=True,
+                ),
+            ]
+        case OnHostGone.REPORT:
+            return _back(kind, pair, virtual, None, ctx)
+        case OnHostGone.RECREATE:
+            pass
+    wanted = _wanted(kind, virtual, ctx)
+    if not isinstance(wanted, dict):
+        return _unwilling(wanted)
+    return [Create(Side.HOST, ownership.stamp(wanted, virtual, ctx.names, pair.owner))]
+
+
+def _present(
+    kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
+) -> list[Action]:
+    """Both are there: the tenant's wishes go down, the host's truth comes up."""
+    if _leaving(host):
+        actions: list[Action] = []
+        if kind.mirror_deletion:
+            grace = host["metadata"].get("deletionGracePeriodSeconds") if kind.graceful else None
+            actions.append(
+                _delete_virtual(
+                    pair, virtual, "its host copy is being deleted", grace=grace, identity=True
+                )
+            )
+        return actions + _back(kind, pair, virtual, host, ctx)
+    wanted = _wanted(kind, virtual, ctx)
+    if isinstance(wanted, Skip):
+        return [_delete_host(pair, host, wanted.reason)]
+    if not isinstance(wanted, dict):
+        return [*_unwilling(wanted), *_back(kind, pair, virtual, host, ctx)]
+    ownership.stamp(wanted, virtual, ctx.names, pair.owner)
+    return [*_forward(kind, pair, wanted, host, ctx), *_back(kind, pair, virtual, host, ctx)]
+
+
+def _wanted(kind: Kind, virtual: Object, ctx: Context) -> Object | Blocked | Skip | Refused:
+    if kind.to_host is None:
+        raise TypeError(f"kind {kind.name} is synced to the host but has no to_host")
+    return kind.to_host(virtual, ctx)
+
+
+def _unwilling(answer: Blocked | Skip | Refused) -> list[Action]:
+    match answer:
+        case Blocked():
+            return [Wait(answer)]
+        case Refused():
+            return [Tell(Notice("SyncError", answer.reason))]
+        case Skip():
+            return []
+
+
+def _forward(
+    kind: Kind, pair: Pair, wanted: Object, host: Object, ctx: Context
+) -> list[Action]:
+    """Bring the host copy to what is wanted, leaving alone what others put on it."""
+    actual = pair.host()
+    if actual is None:
+        return []
+    target = host
+    ownership.merge_metadata(wanted, target)
+    for path in kind.mutable:
+        optional = path.endswith("?")
+        value = paths.get(wanted, path.rstrip("?"))
+        if value is not paths.MISSING or not optional:
+            paths.put(target, path.rstrip("?"), value)
+    if kind.update is not None:
+        target = kind.update(wanted, target, ctx)
+    return _updates(Side.HOST, pair.host_key, actual, target, kind.host_parts)
+
+
+def _back(
+    kind: Kind, pair: Pair, virtual: Object, host: Object | None, ctx: Context
+) -> list[Action]:
+    """Bring the virtual object to the host's truth."""
+    if kind.to_virtual is None:
+        return []
+    target = pair.virtual()
+    if target is None:
+        return []
+    answer = kind.to_virtual(target, host, ctx)
+    match answer:
+        case Blocked():
+            return [Wait(answer)]
+        case Skip():
+            return []
+        case Gone():
+            return [_delete_virtual(pair, virtual, answer.reason, grace=0)]
+        case _:
+            return _updates(Side.VIRTUAL, pair.key, virtual, answer, kind.virtual_parts)
+
+
+# -- the host's objects, copied to the virtual cluster ------------------------------------------
+
+
+def _to_virtual(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
+    host = pair.host()
+    if host is None or kind.virtual_key is None or kind.to_virtual is None:
+        return []
+    key = kind.virtual_key(host, ctx)
+    if key is None:
+        return []
+    actual, target = pair.virtual(), pair.virtual()
+    bare: Object = {
+        "apiVersion": kind.resource.api_version,
+        "kind": kind.resource.kind,
+        "metadata": {"name": key.name, "namespace": key.namespace},
+    }
+    answer = kind.to_virtual(target or bare, host, ctx)
+    match answer:
+        case Blocked():
+            return [Wait(answer)]
+        case Skip() | Gone():
+            return []
+        case _ if actual is None:
+            return [Create(Side.VIRTUAL, answer)]
+        case _:
+            return _updates(Side.VIRTUAL, key, actual, answer, kind.virtual_parts)
+
+
+# -- objects made in the virtual cluster from others --------------------------------------------
+
+
+def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
+    actual, target = pair.virtual(), pair.virtual()
+    if kind.derive is None:
+        raise TypeError(f"kind {kind.name} is derived but has no derive")
+    if actual is not None and kind.derived_mark is not None and not kind.derived_mark(actual):
+        return []
+    if actual is not None and _leaving(actual) and not kind.mirror_deletion:
+        return []
+    answer = kind.derive(pair.key, target, ctx)
+    match answer:
+        case Blocked():
+            return [Wait(answer)]
+        case Skip() if actual is None:
+            return []
+        case Skip():
+            return [_delete_virtual(pair, actual, answer.reason)]
+        case _ if actual is None:
+            return [Create(Side.VIRTUAL, answer)]
+        case _:
+            return _updates(Side.VIRTUAL, pair.key, actual, answer, kind.virtual_parts)
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _updates(
+    side: Side, key: Key, actual: Object, target: Object, parts: tuple[Part, ...]
+) -> list[Action]:
+    """Split a difference into one write for the object and one for each subresource it touches."""
+    actions: list[Action] = []
+    for part in parts:
+        partial = dict(actual)
+        for path in part.paths:
+            partial = graft(partial, target, path)
+            target = graft(target, actual, path)
+        if part.body is not None:
+            if make_patch(actual, partial) is not None:
+                actions.append(Post(side, key, part.subresource, part.body(actual, partial)))
+        elif patch := make_patch(actual, partial):
+            actions.append(Update(side, key, patch, part.subresource))
+    if patch := make_patch(actual, target):
+        actions.insert(0, Update(side, key, patch))
+    return actions
+
+
+def graft(base: Object, donor: Object, path: str) -> Object:
+    """Give a copy of ``base`` with the field at ``path`` as ``donor`` has it.
+
+    Args:
+        base: an object; not changed, but shared where the path doesn't lead.
+        donor: where the value comes from; a field it doesn't have is absent in the result.
+        path: dotted; ``[]`` after a step goes into those elements of a list that have the same
+            ``name`` in both.
+    """
+    step, _, rest = path.partition(".")
+    name = step.removesuffix("[]")
+    result = dict(base)
+    if step != name:
+        by_name = {item.get("name"): item for item in donor.get(name) or ()}
+        if name in base:
+            result[name] = [
+                graft(item, by_name[item.get("name")], rest) if item.get("name") in by_name else item
+                for item in base[name]
+            ]
+    elif rest:
+        inner = graft(base.get(name) or {}, donor.get(name) or {}, rest)
+        if inner or name in base:
+            result[name] = inner
+    elif name in donor:
+        result[name] = donor[name]
+    else:
+        result.pop(name, None)
+    return result
+
+
+def _children(pair: Pair, alive: str | None) -> list[Action]:
+    """Remove the children that no living owner (by UID) keeps."""
+    return [
+        Delete(Side.HOST, key, uid, "its owner is gone", resource=resource)
+        for resource, key, uid, owner in pair.children
+        if owner is None or owner != alive
+    ]
+
+
+def _delete_host(
+    pair: Pair, host: Object, reason: str, *, grace: int | None = None, confirm: bool = False
+) -> Delete:
+    uid = host["metadata"]["uid"]
+    return Delete(
+        Side.HOST, pair.host_key, uid, reason, grace=grace, confirm=confirm, identity=confirm
+    )
+
+
+def _delete_virtual(
+    pair: Pair,
+    virtual: Object,
+    reason: str,
+    *,
+    grace: int | None = None,
+    confirm: bool = False,
+    identity: bool = False,
+) -> Delete:
+    uid = virtual["metadata"]["uid"]
+    return Delete(
+        Side.VIRTUAL, pair.key, uid, reason, grace=grace, confirm=confirm, identity=identity
+    )
+
+
+def _leaving(obj: Object) -> bool:
+    return "deletionTimestamp" in obj["metadata"]

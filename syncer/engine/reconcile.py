@@ -1,0 +1,428 @@
+"""Carries out plans: one item at a time per key, many keys at once.
+
+A worker takes an item, makes a plan from what the stores have (:mod:`syncer.engine.plan`), and
+carries its actions out in order. Whatever goes wrong stays with the item: it is logged, counted,
+told to the tenant where the host refused, and tried again with backoff; other items go on.
+
+What it never does: retry in place, hold a lock across items, or delete on an unwitnessed absence
+without having looked at the live server and made sure that it is the same cluster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+
+from syncer import ownership
+from syncer.engine.gate import Gate, GateClosedError
+from syncer.engine.patch import is_stale
+from syncer.engine.plan import Action, Create, Delete, Pair, Post, Tell, Update, Wait, plan
+from syncer.engine.queue import QueueClosedError, WorkQueue
+from syncer.engine.view import Item, View
+from syncer.engine.writer import Writer
+from syncer.kube.errors import ApiError, TransportError
+from syncer.kube.recorder import EventRecorder
+from syncer.naming import Names, hide_host_names
+from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side, key_of
+
+REPEATS: Final = 2
+"""How often the same patch is sent before it is taken that the server will not have it."""
+_REMEMBERED: Final = 4096
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("reconcile")
+
+
+class Observer(Protocol):
+    """Counts what the engine does; see docs/metrics.md."""
+
+    def reconciled(self, kind: str, direction: str, result: str) -> None:
+        """One item was worked on."""
+
+    def latency(self, kind: str, side: Side, seconds: float) -> None:
+        """Seconds from the first change seen to the write on ``side`` that it caused."""
+
+    def sync_error(self, kind: str, reason: str) -> None:
+        """A tenant's object could not be synced."""
+
+
+class Attendant(Protocol):
+    """I/O that a kind needs around its host copy (a pod's tokens); supplied by the app."""
+
+    async def before_create(self, virtual: Object, wanted: Object) -> Object:
+        """Make ready what the copy needs; gives the copy as it is to be created."""
+
+    async def attend(self, virtual: Object, item: Item) -> None:
+        """Keep up what an existing copy needs."""
+
+
+class Confirm(Protocol):
+    """Says whether a side is still the cluster that the stores were filled from."""
+
+    async def __call__(self, side: Side) -> bool:
+        """Ask the live server."""
+
+
+class StuckError(Exception):
+    """The server alters what is written, so writing it again would go on for ever."""
+
+
+class NotConfirmedError(Exception):
+    """A deletion was not carried out: the live servers say otherwise; look again later."""
+
+
+class NotReadyError(Exception):
+    """What a copy needs can't be had yet; the text is told to the tenant, in its own names."""
+
+
+class Reconciler:
+    """Works items off the queue."""
+
+    def __init__(
+        self,
+        *,
+        kinds: Mapping[str, Kind],
+        names: Names,
+        view: View,
+        queue: WorkQueue[Item],
+        writers: Mapping[Side, Writer],
+        gate: Gate,
+        recorder: EventRecorder,
+        observer: Observer,
+        confirm: Confirm,
+        relist: Callable[[Side, str], None],
+        ready: Callable[[Kind], bool],
+        attendants: Mapping[str, Attendant],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            kinds: by name.
+            names: the tenant's names.
+            view: the stores.
+            queue: where items come from.
+            writers: by side.
+            gate: no item is begun while it is closed.
+            recorder: for the tenant's events.
+            observer: metrics.
+            confirm: asks whether a side is still the same cluster.
+            relist: asks for a fresh list of a side's resource whose view was found wrong.
+            ready: whether all that a kind looks at has synced.
+            attendants: by kind name.
+            clock: monotonic seconds.
+        """
+        self._kinds = kinds
+        self._names = names
+        self._view = view
+        self._queue = queue
+        self._writers = writers
+        self._gate = gate
+        self._recorder = recorder
+        self._observer = observer
+        self._confirm = confirm
+        self._relist = relist
+        self._ready = ready
+        self._attendants = attendants
+        self._clock = clock
+        self._resources: dict[str, Resource] = {
+            kind.resource.full_name: kind.resource for kind in kinds.values()
+        }
+        self._seen: dict[Item, float] = {}
+        self._repeats: dict[Item, tuple[int, int]] = {}
+        self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
+
+    def enqueue(self, item: Item, low: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Queue an item because something it looks at has changed."""
+        self._seen.setdefault(item, self._clock())
+        self._queue.add(item, low=low)
+
+    async def work(self) -> None:
+        """Work until the queue is closed; several of these run side by side.
+
+        Cancellation abandons the item in work between two writes: it is decided anew at the
+        next start.
+        """
+        while True:
+            await self._gate.wait_open()
+            try:
+                item = await self._queue.get()
+            except QueueClosedError:
+                return
+            try:
+                await self._work_on(item)
+            finally:
+                self._queue.done(item)
+
+    async def _work_on(self, item: Item) -> None:
+        kind = self._kinds[item.kind]
+        direction = kind.direction.value
+        if not self._ready(kind):
+            self._queue.forget(item)
+            return
+        try:
+            wrote = await self._reconcile(kind, item)
+        except GateClosedError:
+            self._queue.add(item)
+            return
+        except (NotConfirmedError, TransportError) as error:
+            result = "retry"
+            self._log("info", item, error)
+            self._queue.retry(item)
+        except ApiError as error:
+            result = self._refused(kind, item, error)
+            self._queue.retry(item)
+        except (StuckError, NotReadyError) as error:
+            result = "error"
+            self._log("warning", item, error)
+            self._failed(kind, item, Notice("SyncError", str(error)))
+            self._queue.retry(item)
+        except Exception:
+            result = "bug"
+            log.exception("reconcile failed", **_fields(item))
+            self._queue.retry(item)
+        else:
+            result = "written" if wrote else "unchanged"
+            self._queue.forget(item)
+        self._observer.reconciled(item.kind, direction, result)
+
+    # -- one item ------------------------------------------------------------------------------
+
+    async def _reconcile(self, kind: Kind, item: Item) -> bool:
+        """Make a plan and carry it out.
+
+        Returns:
+            Whether anything was written.
+        """
+        seen = self._seen.pop(item, None)
+        pair = self._view.pair(kind, item.key)
+        virtual, host = pair.virtual(), pair.host()
+        source = host if kind.direction is Direction.TO_VIRTUAL else virtual
+        if kind.direction is Direction.DERIVED and source is None:
+            source = {"metadata": {"namespace": item.key.namespace, "name": item.key.name}}
+        copy = virtual if kind.direction is Direction.TO_VIRTUAL else host
+        ctx = self._view.context(kind, source, copy)
+        actions = plan(kind, pair, ctx)
+        waits = [action.blocked.on for action in actions if isinstance(action, Wait)]
+        needs: list[Ref] = [*ctx.objects, *(ref for ref in waits if ref)]
+        self._view.looked_at(item, needs if source is not None else ())
+        self._check_progress(item, actions)
+        wrote = False
+        for action in actions:
+            wrote |= await self._carry_out(kind, item, pair, ctx, action, wrote=wrote, seen=seen)
+        attendant = self._attendants.get(kind.name)
+        if attendant and virtual and host and "deletionTimestamp" not in virtual["metadata"]:
+            await attendant.attend(virtual, item)
+        return wrote
+
+    def _check_progress(self, item: Item, actions: Sequence[Action]) -> None:
+        """Refuse to send the same patches for ever.
+
+        Raises:
+            StuckError: they were sent before, answered with success, and are wanted still.
+        """
+        updates = [action for action in actions if isinstance(action, Update)]
+        if not updates:
+            self._repeats.pop(item, None)
+            return
+        digest = hash(tuple((update.side, update.patch.digest) for update in updates))
+        before, count = self._repeats.get(item, (0, 0))
+        count = count + 1 if digest == before else 1
+        self._repeats[item] = (digest, count)
+        if count > REPEATS:
+            fields = sorted({name for update in updates for name in update.patch.fields})
+            raise StuckError(
+                f"the API server does not keep what is written to {', '.join(fields)}; "
+                "another controller or a webhook may be changing it back"
+            )
+
+    async def _carry_out(
+        self,
+        kind: Kind,
+        item: Item,
+        pair: Pair,
+        ctx: Any,
+        action: Action,
+        *,
+        wrote: bool,
+        seen: float | None,
+    ) -> bool:
+        match action:
+            case Create(side=Side.HOST):
+                await self._create_on_host(kind, pair, ctx, action)
+            case Create():
+                await self._writers[action.side].create(kind.resource, action.wanted)
+            case Update():
+                await self._writers[action.side].patch(
+                    kind.resource, action.key, action.patch, action.subresource
+                )
+            case Post():
+                await self._writers[action.side].post(
+                    kind.resource, action.key, action.subresource, action.body
+                )
+            case Delete():
+                await self._delete(kind, pair, action)
+            case Tell():
+                self._tell(kind, item, [action.notice], fresh=wrote)
+                return False
+            case Wait():
+                self._wait(kind, item, action)
+                return False
+        if seen is not None:
+            self._observer.latency(kind.name, action.side, self._clock() - seen)
+        log.debug("written", action=type(action).__name__, side=action.side, **_fields(item))
+        return True
+
+    async def _create_on_host(self, kind: Kind, pair: Pair, ctx: Any, action: Create) -> None:
+        wanted, writer = action.wanted, self._writers[Side.HOST]
+        if (attendant := self._attendants.get(kind.name)) is not None:
+            virtual = pair.virtual()
+            if virtual is None:
+                return
+            wanted = await attendant.before_create(virtual, wanted)
+        try:
+            await writer.create(kind.resource, wanted)
+        except ApiError as error:
+            if error.already_exists:
+                await self._adopt(kind, pair, error)
+                return
+            second = kind.refused(wanted, error.message, ctx) if kind.refused else None
+            if second is None:
+                raise
+            await writer.create(kind.resource, second)
+
+    async def _adopt(self, kind: Kind, pair: Pair, error: ApiError) -> None:
+        """The wanted name is taken: by our own copy that the store did not know of, or not.
+
+        Raises:
+            ApiError: the conflict, told to the tenant; the object there stays as it is.
+        """
+        live = await self._writers[Side.HOST].get(kind.resource, pair.host_key)
+        if live is None:
+            raise NotConfirmedError("the object in the way has just gone")
+        owner = ownership.virtual_key(live, self._names)
+        if owner == pair.key:
+            self._view.store(Side.HOST, kind.resource.full_name).restore(live)
+            raise NotConfirmedError("the copy was already there")
+        if owner is not None:
+            raise ApiError(
+                409,
+                "NameCollision",
+                f"conflict: {kind.resource.kind} {owner} of this virtual cluster has the same "
+                "name on the host; rename one of them",
+                attempt=error.attempt,
+            )
+        raise ApiError(
+            409,
+            "UnmanagedObject",
+            "conflict: cannot sync virtual object as unmanaged physical object exists with "
+            "desired name",
+            attempt=error.attempt,
+        )
+
+    async def _delete(self, kind: Kind, pair: Pair, action: Delete) -> None:
+        """Delete, after the looks at the live servers that the plan asks for.
+
+        Raises:
+            NotConfirmedError: the live servers contradict the plan; nothing was deleted.
+        """
+        other = Side.VIRTUAL if action.side is Side.HOST else Side.HOST
+        if action.confirm:
+            key = pair.key if other is Side.VIRTUAL else pair.host_key
+            live = await self._writers[other].get(kind.resource, key)
+            mine = live is not None and (
+                other is Side.VIRTUAL or ownership.virtual_key(live, self._names) == pair.key
+            )
+            if live is not None and mine:
+                self._view.store(other, kind.resource.full_name).restore(live)
+                self._relist(other, kind.resource.full_name)
+                raise NotConfirmedError(f"{kind.resource.kind} {key} is there after all on {other}")
+        if action.identity and not await self._confirm(other):
+            raise NotConfirmedError(f"the {other} cluster can't be confirmed to be the same")
+        resource = self._resources[action.resource] if action.resource else kind.resource
+        await self._writers[action.side].delete(resource, action.key, action.uid, action.grace)
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def _wait(self, kind: Kind, item: Item, action: Wait) -> None:
+        blocked = action.blocked
+        log.debug("waiting", why=blocked.reason, on=str(blocked.on), **_fields(item))
+        if blocked.event:
+            self._tell(kind, item, [Notice("SyncError", blocked.reason)], fresh=False)
+        if blocked.on is None:
+            self._queue.retry(item)
+
+    def _tell(self, kind: Kind, item: Item, notices: Iterable[Notice], *, fresh: bool) -> None:
+        """Emit notices as events on the virtual object, each set once until it changes."""
+        told = frozenset(notices)
+        if not fresh and self._told.get(item) == told:
+            return
+        self._told[item] = told
+        self._told.move_to_end(item)
+        if len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        virtual = self._virtual(kind, item)
+        if virtual is None:
+            return
+        for notice in told:
+            self._observer.sync_error(kind.name, notice.reason)
+            self._emit(kind, virtual, notice)
+
+    def _emit(self, kind: Kind, virtual: Object, notice: Notice) -> None:
+        component = kind.component or f"{kind.name}-syncer"
+        self._recorder.event(virtual, notice.type, notice.reason, notice.message, component)
+        for owner in virtual["metadata"].get("ownerReferences") or ():
+            if owner.get("controller") and kind.graceful:
+                involved = {
+                    "apiVersion": owner["apiVersion"],
+                    "kind": owner["kind"],
+                    "metadata": {
+                        "namespace": virtual["metadata"].get("namespace", ""),
+                        "name": owner["name"],
+                        "uid": owner["uid"],
+                    },
+                }
+                message = f"{virtual['kind']} {virtual['metadata']['name']}: {notice.message}"
+                self._recorder.event(involved, notice.type, notice.reason, message, component)
+
+    def _refused(self, kind: Kind, item: Item, error: ApiError) -> str:
+        """Sort an API server's refusal: ordinary, ours to wait out, or the tenant's to read."""
+        if is_stale(error) or error.not_found and kind.direction is not Direction.TO_HOST:
+            log.debug("stale", error=str(error), **_fields(item))
+            return "conflict"
+        if error.throttled or error.server_error or error.unauthorized:
+            self._log("info", item, error)
+            return "retry"
+        self._log("warning", item, error)
+        message = hide_host_names(error.message, self._names, self._known(kind, item))
+        self._failed(
+            kind, item, Notice("SyncError", f"Error syncing to physical cluster: {message}")
+        )
+        return "error"
+
+    def _failed(self, kind: Kind, item: Item, notice: Notice) -> None:
+        self._observer.sync_error(kind.name, notice.reason)
+        virtual = self._virtual(kind, item)
+        if virtual is not None:
+            self._emit(kind, virtual, notice)
+
+    def _known(self, kind: Kind, item: Item) -> dict[str, Key]:
+        return {self._names.host_key(item.key).name: item.key}
+
+    def _virtual(self, kind: Kind, item: Item) -> Object | None:
+        obj = self._view.pair(kind, item.key).virtual()
+        if obj is not None:
+            obj.setdefault("apiVersion", kind.resource.api_version)
+            obj.setdefault("kind", kind.resource.kind)
+        return obj
+
+    def _log(self, level: str, item: Item, error: Exception) -> None:
+        failures = self._queue.failures(item)
+        getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+
+
+def _fields(item: Item) -> dict[str, str]:
+    return {"kind": item.kind, "namespace": item.key.namespace, "name": item.key.name}

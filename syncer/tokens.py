@@ -1,0 +1,247 @@
+"""Service-account tokens of pods: asked of the virtual API server, kept where the pod mounts them.
+
+The pure part (which tokens a pod wants, the Secret that holds them) is in
+:mod:`mappers.pods.tokens`; this is its I/O: TokenRequest, the Secret before the pod, and renewal
+at 80 % of a token's own life. The Secret is removed by the engine, as the pod's declared child.
+
+What it never does: ask for a longer life than the pod asked for, or keep a token in memory.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+
+from mappers.pods import tokens
+from syncer import ownership
+from syncer.engine.patch import make_patch
+from syncer.engine.queue import WorkQueue
+from syncer.engine.reconcile import NotConfirmedError, NotReadyError
+from syncer.engine.view import Item, View
+from syncer.engine.writer import Writer
+from syncer.kube.errors import ApiError
+from syncer.naming import Names
+from syncer.types import Object, Resource, Side, key_of
+
+PODS: Final = Resource("", "v1", "pods", "Pod")
+SECRETS: Final = Resource("", "v1", "secrets", "Secret")
+SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("tokens")
+
+
+class PodTokens:
+    """Gives pods their tokens; the engine calls it around a pod's host copy."""
+
+    def __init__(
+        self,
+        *,
+        names: Names,
+        in_secrets: bool,
+        view: View,
+        queue: WorkQueue[Item],
+        writers: Mapping[Side, Writer],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            names: the tenant's names.
+            in_secrets: keep tokens in a Secret; else in annotations of the host pod.
+            view: the stores.
+            queue: where renewals are queued.
+            writers: by side.
+            now: wall clock, seconds since the epoch: tokens' times are absolute.
+        """
+        self._names = names
+        self._in_secrets = in_secrets
+        self._view = view
+        self._queue = queue
+        self._writers = writers
+        self._now = now
+        self._due: dict[Item, tuple[str, float]] = {}
+
+    async def before_create(self, virtual: Object, wanted: Object) -> Object:
+        """Make the tokens that a pod mounts, before the pod: kubelets don't wait for them.
+
+        Args:
+            virtual: the virtual pod.
+            wanted: the host pod about to be created.
+
+        Returns:
+            The host pod to create; with tokens in its annotations where they are kept there.
+
+        Raises:
+            ApiError, TransportError, GateClosedError, NotReadyError: the pod can't be made yet.
+        """
+        needed = tokens.wanted_tokens(virtual)
+        if not needed:
+            return wanted
+        if not self._in_secrets:
+            return tokens.with_token_annotations(wanted, await self._request(virtual, needed))
+        secret = self._secret(virtual)
+        if secret is None or self._renew_at(virtual, secret, needed) <= self._now():
+            await self._put(virtual, secret, await self._request(virtual, needed))
+        return wanted
+
+    async def attend(self, virtual: Object, item: Item) -> None:
+        """Renew the tokens of a running pod when they are due, and queue the next renewal.
+
+        Args:
+            virtual: the virtual pod.
+            item: its queue item.
+
+        Raises:
+            ApiError, TransportError, GateClosedError, NotReadyError.
+        """
+        uid = virtual["metadata"]["uid"]
+        known = self._due.get(item)
+        if known is not None and known[0] == uid and self._now() < known[1]:
+            return
+        needed = tokens.wanted_tokens(virtual)
+        if not needed:
+            return
+        due = await self._renewed(virtual, needed)
+        self._forget_gone()
+        self._due[item] = (uid, due)
+        self._queue.add_after(item, max(due - self._now(), 1.0))
+
+    async def _renewed(self, virtual: Object, needed: list[tokens.TokenWanted]) -> float:
+        """Renew what is due.
+
+        Returns:
+            When it is due next, in seconds since the epoch.
+        """
+        if not self._in_secrets:
+            return await self._renewed_annotations(virtual, needed)
+        secret = self._secret(virtual)
+        due = self._renew_at(virtual, secret, needed) if secret else 0.0
+        if due > self._now():
+            return due
+        fresh = await self._request(virtual, needed)
+        await self._put(virtual, secret, fresh)
+        log.info("tokens renewed", pod=str(key_of(virtual)))
+        return min(tokens.renew_at(token) for token in fresh.values())
+
+    async def _renewed_annotations(
+        self, virtual: Object, needed: list[tokens.TokenWanted]
+    ) -> float:
+        store = self._view.store(Side.HOST, PODS.full_name)
+        key = self._names.host_key(key_of(virtual))
+        host, target = store.get(key), store.get(key)
+        if host is None or target is None:
+            return self._now() + 1
+        present = tokens.annotated_tokens(host, needed)
+        due = min(map(tokens.renew_at, present.values()), default=0.0)
+        if len(present) == len(needed) and due > self._now():
+            return due
+        fresh = await self._request(virtual, needed)
+        patch = make_patch(host, tokens.with_token_annotations(target, fresh))
+        if patch is not None:
+            await self._writers[Side.HOST].patch(PODS, key, patch)
+        return min(map(tokens.renew_at, fresh.values()))
+
+    # -- the Secret ------------------------------------------------------------------------------
+
+    def _secret(self, virtual: Object) -> Object | None:
+        """Give the pod's token Secret when it is one of ours."""
+        name = tokens.secret_key(virtual, self._names)
+        secret = self._view.store(Side.HOST, SECRETS.full_name).get(name)
+        return secret if secret is not None and self._is_ours(secret, virtual) else None
+
+    def _is_ours(self, secret: Object, virtual: Object) -> bool:
+        labels = secret["metadata"].get("labels") or {}
+        return (
+            labels.get(ownership.MANAGED_BY) == self._names.marker
+            and ownership.annotation(secret, ownership.CHILD_OF) == f"pods {key_of(virtual)}"
+        )
+
+    def _renew_at(
+        self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]
+    ) -> float:
+        """Say when a Secret's tokens are due; 0 when it lacks one or is a predecessor's."""
+        if ownership.virtual_uid(secret) != virtual["metadata"]["uid"]:
+            return 0.0
+        data = secret.get("data") or {}
+        if any(want.key not in data for want in needed):
+            return 0.0
+        return min(tokens.renew_at(b64decode(data[want.key]).decode()) for want in needed)
+
+    async def _put(self, virtual: Object, secret: Object | None, fresh: Mapping[str, str]) -> None:
+        """Create the Secret, or bring the one that is there up to date.
+
+        Raises:
+            NotReadyError: an object that is not ours has the Secret's name.
+        """
+        wanted = tokens.token_secret(virtual, fresh, self._names)
+        if self._view.owner is not None:
+            wanted["metadata"]["ownerReferences"] = [self._view.owner]
+        writer = self._writers[Side.HOST]
+        if secret is None:
+            try:
+                await writer.create(SECRETS, wanted)
+                return
+            except ApiError as error:
+                if not error.already_exists:
+                    raise
+            secret = await writer.get(SECRETS, key_of(wanted))
+            if secret is None:
+                raise NotConfirmedError("the Secret in the way has just gone")
+            if not self._is_ours(secret, virtual):
+                raise NotReadyError(
+                    f"the Secret for the tokens of pod {key_of(virtual)} can't be made: its name "
+                    "is taken on the host; rename the pod, or the Secret "
+                    f"{virtual['metadata']['name']}-sa-token"
+                )
+        target = {
+            **secret,
+            "data": wanted["data"],
+            "metadata": {
+                **secret["metadata"],
+                "annotations": {
+                    **(secret["metadata"].get("annotations") or {}),
+                    **wanted["metadata"]["annotations"],
+                },
+            },
+        }
+        if patch := make_patch(secret, target):
+            await writer.patch(SECRETS, key_of(wanted), patch)
+
+    # -- TokenRequest ------------------------------------------------------------------------------
+
+    async def _request(
+        self, virtual: Object, needed: list[tokens.TokenWanted]
+    ) -> dict[str, str]:
+        """Ask the virtual API server for the tokens, bound to the pod.
+
+        Raises:
+            NotReadyError: the service account isn't there.
+            NotConfirmedError: the pod has gone meanwhile.
+        """
+        key = tokens.service_account_key(virtual)
+        fresh: dict[str, str] = {}
+        for want in needed:
+            try:
+                answer = await self._writers[Side.VIRTUAL].post(
+                    SERVICE_ACCOUNTS, key, "token", tokens.token_request(virtual, want)
+                )
+            except ApiError as error:
+                if error.not_found and error.details.get("kind") == "serviceaccounts":
+                    raise NotReadyError(f"service account {key} does not exist") from error
+                if error.not_found or error.conflict:
+                    raise NotConfirmedError("the pod has changed meanwhile") from error
+                raise
+            fresh[want.key] = answer["status"]["token"]
+        return fresh
+
+    def _forget_gone(self) -> None:
+        """Bound the memory: drop what is known of pods that are no more."""
+        pods = self._view.store(Side.VIRTUAL, PODS.full_name)
+        if len(self._due) > 2 * len(pods) + 64:
+            self._due = {item: due for item, due in self._due.items() if item.key in pods}
