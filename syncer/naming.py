@@ -104,7 +104,9 @@ class Names:
 
     def cluster_label_key(self, key: str) -> str:
         """Translate a label key of a cluster-scoped object."""
-        return safe_concat(f"{PREFIX}label-{self.host_namespace}", "x", self.tenant, "x", _hash10(key))
+        return safe_concat(
+            f"{PREFIX}label-{self.host_namespace}", "x", self.tenant, "x", _hash10(key)
+        )
 
     def namespace_label_key(self, key: str) -> str:
         """Translate a label key of a virtual namespace, for the copy on its pods."""

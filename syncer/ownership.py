@@ -96,7 +96,8 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
         wanted: what the mapper made; its labels and annotations are in host terms. Changed.
         virtual: the virtual object it is a copy of.
         names: the tenant's names.
-        owner: the owner reference for namespaced copies, or ``None``.
+        owner: the owner reference for namespaced copies, or ``None``. As in vcluster, it says
+            ``controller`` when the virtual object has a controller itself.
 
     Returns:
         ``wanted``.
@@ -126,7 +127,10 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
     metadata["labels"] = labels
     metadata["annotations"] = annotations
     if owner is not None and host_key.namespace:
-        metadata["ownerReferences"] = [owner]
+        controlled = any(
+            ref.get("controller") for ref in virtual["metadata"].get("ownerReferences") or ()
+        )
+        metadata["ownerReferences"] = [{**owner, "controller": controlled}]
     return wanted
 
 
@@ -168,7 +172,9 @@ def merge_metadata(wanted: Object, host: Object) -> None:
 def _with_owner(present: Iterable[Object], owner: Object) -> list[Object]:
     """Replace the reference to the same Service by name, keep those of others."""
     others = [
-        ref for ref in present if (ref.get("kind"), ref.get("name")) != (owner["kind"], owner["name"])
+        ref
+        for ref in present
+        if (ref.get("kind"), ref.get("name")) != (owner["kind"], owner["name"])
     ]
     same = [ref for ref in present if ref.get("uid") == owner["uid"]]
     return [*others, same[0] if same else owner]

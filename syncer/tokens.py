@@ -162,9 +162,7 @@ class PodTokens:
             and ownership.annotation(secret, ownership.CHILD_OF) == f"pods {key_of(virtual)}"
         )
 
-    def _renew_at(
-        self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]
-    ) -> float:
+    def _renew_at(self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]) -> float:
         """Say when a Secret's tokens are due; 0 when it lacks one or is a predecessor's."""
         if ownership.virtual_uid(secret) != virtual["metadata"]["uid"]:
             return 0.0
@@ -215,9 +213,7 @@ class PodTokens:
 
     # -- TokenRequest ------------------------------------------------------------------------------
 
-    async def _request(
-        self, virtual: Object, needed: list[tokens.TokenWanted]
-    ) -> dict[str, str]:
+    async def _request(self, virtual: Object, needed: list[tokens.TokenWanted]) -> dict[str, str]:
         """Ask the virtual API server for the tokens, bound to the pod.
 
         Raises:

@@ -308,9 +308,7 @@ class Child:
 
 
 ToHost: TypeAlias = Callable[[Object, Context], Object | Blocked | Skip | Refused]
-ToVirtual: TypeAlias = Callable[
-    [Object, Object | None, Context], Object | Blocked | Skip | Gone
-]
+ToVirtual: TypeAlias = Callable[[Object, Object | None, Context], Object | Blocked | Skip | Gone]
 Derive: TypeAlias = Callable[[Key, Object | None, Context], Object | Blocked | Skip]
 
 

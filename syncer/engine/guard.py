@@ -179,7 +179,9 @@ class Guard:
         if self._owner is not None:
             service = await self._get(self._host, SERVICES, self._owner)
             self._owner_uid = service["metadata"]["uid"] if service else ""
-        if config_map is None or recorded != State(uid, max(version, recorded.version if recorded else 0)):
+        if config_map is None or recorded != State(
+            uid, max(version, recorded.version if recorded else 0)
+        ):
             config_map = await self._record(version, exists=config_map is not None)
         self._state_uid = config_map["metadata"]["uid"]
         self._recorded = version

@@ -238,9 +238,7 @@ def _absent(kind: Kind, pair: Pair, virtual: Object, ctx: Context) -> list[Actio
     return [Create(Side.HOST, ownership.stamp(wanted, virtual, ctx.names, pair.owner))]
 
 
-def _present(
-    kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
-) -> list[Action]:
+def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context) -> list[Action]:
     """Both are there: the tenant's wishes go down, the host's truth comes up."""
     if _leaving(host):
         actions: list[Action] = []
@@ -277,9 +275,7 @@ def _unwilling(answer: Blocked | Skip | Refused) -> list[Action]:
             return []
 
 
-def _forward(
-    kind: Kind, pair: Pair, wanted: Object, host: Object, ctx: Context
-) -> list[Action]:
+def _forward(kind: Kind, pair: Pair, wanted: Object, host: Object, ctx: Context) -> list[Action]:
     """Bring the host copy to what is wanted, leaving alone what others put on it."""
     actual = pair.host()
     if actual is None:
@@ -409,7 +405,9 @@ def graft(base: Object, donor: Object, path: str) -> Object:
         by_name = {item.get("name"): item for item in donor.get(name) or ()}
         if name in base:
             result[name] = [
-                graft(item, by_name[item.get("name")], rest) if item.get("name") in by_name else item
+                graft(item, by_name[item.get("name")], rest)
+                if item.get("name") in by_name
+                else item
                 for item in base[name]
             ]
     elif rest:

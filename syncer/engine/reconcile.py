@@ -21,7 +21,7 @@ from syncer import ownership
 from syncer.engine.gate import Gate, GateClosedError
 from syncer.engine.patch import is_stale
 from syncer.engine.plan import Action, Create, Delete, Pair, Post, Tell, Update, Wait, plan
-from syncer.engine.queue import QueueClosedError, WorkQueue
+from syncer.engine.queue import QueueClosed, WorkQueue
 from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
@@ -150,7 +150,7 @@ class Reconciler:
             await self._gate.wait_open()
             try:
                 item = await self._queue.get()
-            except QueueClosedError:
+            except QueueClosed:
                 return
             try:
                 await self._work_on(item)

@@ -335,7 +335,9 @@ def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | N
             return lambda change: (Item(name, change.key),)
         case Direction.TO_HOST, Side.HOST:
             if kind.to_virtual is None:
-                return lambda change: () if change.own and change.old is None else _copies(name, change)
+                return lambda change: (
+                    () if change.own and change.old is None else _copies(name, change)
+                )
             return lambda change: _copies(name, change)
         case _:
             return None

@@ -153,24 +153,21 @@ class Writer:
     ) -> bytes:
         await self._limiter.acquire()
         started = self._clock()
-        outcome, retry_after = Outcome.FAILED, None
+        outcome, retry_after = Outcome.REFUSED, None
         try:
             if method != "GET":
                 self._gate.check()
-            try:
-                answer = await self._client.request(
-                    method, path, body=body, content_type=content_type, timeout=TIMEOUT
-                )
-            except ApiError as error:
-                outcome, retry_after = _outcome(error), error.retry_after
-                raise
-            except TransportError:
-                raise
-            except BaseException:
-                outcome = Outcome.REFUSED
-                raise
+            answer = await self._client.request(
+                method, path, body=body, content_type=content_type, timeout=TIMEOUT
+            )
             outcome = Outcome.OK
             return answer
+        except ApiError as error:
+            outcome, retry_after = _outcome(error), error.retry_after
+            raise
+        except TransportError:
+            outcome = Outcome.FAILED
+            raise
         finally:
             self._limiter.release(outcome, self._clock() - started, retry_after)
 
