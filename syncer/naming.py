@@ -10,7 +10,7 @@ Source: vcluster v0.16.4 ``pkg/util/translate``; vcluster docs, "Synced resource
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -161,3 +161,86 @@ class Names:
 @lru_cache(maxsize=4096)
 def _label_key(tenant: str, key: str) -> str:
     return safe_concat(f"{PREFIX}label-{tenant}", "x", _hash10(key))
+
+
+HIDDEN: Final = "..."
+"""Stands for a host namespace where no virtual one is known that could be named instead."""
+
+
+def hide_host_names(text: str, names: Names, known: Mapping[str, Key]) -> str:
+    """Say in the tenant's names what a host component said in its own.
+
+    Names that are known are swapped exactly; others are recognised by their shape, as far as
+    they were not shortened. Good for reading only: nothing may be looked up by the result.
+
+    Args:
+        text: a message of the host's, such as an event's or a refusal's.
+        names: the tenant's names.
+        known: host names (without namespace) and the virtual objects they stand for.
+
+    Returns:
+        The text without host object names of this tenant, the host namespace where it is meant
+        as such, and the syncer's own account.
+    """
+    host = names.host_namespace
+    if host not in text and names.tenant not in text and not any(name in text for name in known):
+        return text
+    longest_first = sorted(known.items(), key=lambda item: (-len(item[0]), item[0]))
+
+    def swap(match: re.Match[str]) -> str:
+        found = _virtual_of(match["token"], names, longest_first)
+        if found is None:
+            return match[0]
+        key, rest = found
+        if rest == f".{host}" or rest.startswith(f".{host}."):
+            rest = f".{key.namespace or HIDDEN}{rest[len(host) + 1 :]}"
+        before = f"{key.namespace}/" if match["before"] and key.namespace else ""
+        after = f"_{key.namespace or HIDDEN}" if match["after"] else ""
+        return f"{before}{key.name}{rest}{after}"
+
+    text = _token_pattern(host).sub(swap, text)
+    namespaces = {key.namespace for key in known.values() if key.namespace}
+    namespace = namespaces.pop() if len(namespaces) == 1 else HIDDEN
+    account, mention = _mention_patterns(host)
+    return mention.sub(lambda _match: namespace, account.sub("the syncer", text))
+
+
+def _virtual_of(
+    token: str, names: Names, known: Iterable[tuple[str, Key]]
+) -> tuple[Key, str] | None:
+    """Give the virtual key that a token stands for, and what follows the name after a dot."""
+    for name, key in known:
+        if token == name or token.startswith(f"{name}."):
+            return key, token[len(name) :]
+    stem, end, rest = token.partition(f"-x-{names.tenant}")
+    name, middle, namespace = stem.partition("-x-")
+    if not (end and middle and name and namespace) or (rest and not rest.startswith(".")):
+        return None
+    if namespace == names.host_namespace and name.startswith("vcluster-"):
+        return Key("", name.removeprefix("vcluster-")), rest
+    return Key(namespace, name), rest
+
+
+@lru_cache(maxsize=16)
+def _token_pattern(host: str) -> re.Pattern[str]:
+    """Match whole name-like tokens, with the host namespace before (``/``) or after (``_``)."""
+    name = re.escape(host)
+    return re.compile(
+        rf"(?<![a-z0-9.-])(?:(?P<before>{name})/)?"
+        rf"(?P<token>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?P<after>_{name}(?![a-z0-9-]))?"
+    )
+
+
+@lru_cache(maxsize=16)
+def _mention_patterns(host: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Match the syncer's service account, and the host namespace where it is named as one."""
+    name = re.escape(host)
+    account = re.compile(rf"system:serviceaccount:{name}:[a-z0-9.-]*[a-z0-9]")
+    mention = re.compile(
+        rf"(?<=[nN]amespace[ =:/]){name}(?![a-z0-9-])"
+        rf"|(?<=[nN]amespaces[ =:/]){name}(?![a-z0-9-])"
+        rf"|(?<=[\"'`]){name}(?=[\"'`])"
+        rf"|(?<![a-z0-9.-]){name}(?=/[a-z0-9])"
+        rf"|(?<=\.){name}(?=\.svc)"
+    )
+    return account, mention
