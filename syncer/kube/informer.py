@@ -1,0 +1,640 @@
+"""Keeps a store equal to what an API server has of one resource: list, watch, and heal.
+
+    Listing ----list complete----> Watching ----connection ended----> Checking
+       ^  ^                           |                                  |  |
+       |  +---410, relist() asked-----+            still the same past --+  |
+       |                              ^                                  |  |
+       |                              +----------------------------------+  |
+       +--------the server's version is lower than one seen (rewound)-------+
+
+A list comes as a stream (``sendInitialEvents``) where the server has that, else in pages. It is
+collected beside the store and put in at once, as a difference: a list that breaks off changes
+nothing, and what was deleted while nobody watched is reported like any other change.
+
+Decisions are plain functions (:func:`classify`, :func:`following`, :func:`pause`); the class
+awaits and obeys them.
+
+Invariants:
+* :meth:`Informer.run` ends by cancellation only; cancelling it leaves the store consistent;
+* objects leave the store only by a watched deletion or a complete list, never because a server
+  can't be reached, refuses or errs (a kind that is not served any more deletes nothing);
+* a resource version that went backwards is told to ``on_rewound`` before the store changes.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ (resource versions, streaming
+lists, 410); KEP-3157 (streaming lists); KEP-956 (bookmarks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+import msgspec
+import orjson
+import structlog
+
+from syncer.kube.client import Client
+from syncer.kube.errors import ApiError, TransportError
+from syncer.kube.store import Snapshot, Store, version_of
+from syncer.kube.watch import (
+    Bookmark,
+    DecodeError,
+    Decoder,
+    Event,
+    Failure,
+    ObjectEvent,
+    Verb,
+    peek,
+)
+from syncer.types import Key, Object, Resource
+
+PAGE: Final = 500
+"""Objects in a page of a paged list."""
+
+WATCH_SECONDS: Final = (240.0, 480.0)
+"""A watch is asked to end after a time between these; spread, so that not all end at once."""
+
+WATCH_SLACK: Final = 5.0
+"""Seconds a watch may outlive the end that was asked for before it is cut."""
+
+SILENCE: Final = 100.0
+"""A watch without a byte for so many seconds is cut. Bookmarks come every 60 to 75 s."""
+
+LIST_SECONDS: Final = 120.0
+"""A streaming list, or a page, has to be complete after so many seconds."""
+
+CHECK_SECONDS: Final = 15.0
+"""The question for the server's version has to be answered after so many seconds."""
+
+HEALTHY_AFTER: Final = 10.0
+"""A watch that lived so many seconds, or told anything, ends a row of failures."""
+
+RELIST_SPACING: Final = 10.0
+"""Lists that :meth:`Informer.relist` asks for start at least so many seconds apart."""
+
+BACKOFF: Final = (0.2, 30.0)
+"""Seconds: the upper end of the first pause after a failure, and of all."""
+
+REFUSED_PAUSE: Final = 30.0
+"""Seconds between attempts while the server forbids or doesn't know the resource."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """There is no view that a watch could start from.
+
+    Attributes:
+        rewound: the datastore was put back, so the list replaces everything.
+    """
+
+    rewound: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """A connection ended: is the server's past still the one we know? It may be restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """The view is complete up to the store's version; changes come in."""
+
+
+State: TypeAlias = Listing | Checking | Watching
+
+
+class Why(StrEnum):
+    """Why a phase ended; the words of logs and metrics."""
+
+    LISTED = "listed"
+    CHECKED = "checked"
+    ASKED = "asked"
+    """Another part asked for a fresh list."""
+    CLOSED = "closed"
+    """The server ended the watch in order."""
+    LOST = "lost"
+    """The connection broke or could not be made."""
+    SILENT = "silent"
+    """Nothing came for too long."""
+    EXPIRED = "expired"
+    """The version or continue token is compacted (410)."""
+    REWOUND = "rewound"
+    UNSUPPORTED = "unsupported"
+    """The server has no streaming lists."""
+    UNAUTHORIZED = "unauthorized"
+    REFUSED = "refused"
+    """Forbidden, or not served at all."""
+    FAILED = "failed"
+    """Any other error status, or bytes that are no watch."""
+    BUG = "bug"
+    """An exception nobody expected."""
+
+
+_PROGRESS: Final = frozenset({Why.LISTED, Why.CHECKED, Why.ASKED, Why.UNSUPPORTED})
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a phase ended.
+
+    Attributes:
+        why: the reason.
+        message: one line for people.
+        status: HTTP status of an error answer, else 0.
+        retry_after: seconds the server asks to wait.
+        version: with REWOUND, the version that is too low.
+    """
+
+    why: Why
+    message: str = ""
+    status: int = 0
+    retry_after: float = 0.0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What an informer is doing, for readiness, metrics and debugging.
+
+    Attributes:
+        state: ``listing``, ``checking`` or ``watching``.
+        synced: a first list is complete.
+        error: the last failure, ``""`` once a watch is open or a list complete again.
+        error_status: its HTTP status, 0 when there was none (401: credentials, 403: rights).
+        failing_since: when the row of failures began, by the informer's clock; ``None``: none.
+        version: resource version up to which the store is complete.
+        objects: how many objects are held.
+        size: bytes of JSON held.
+        ends: how often a phase ended, by reason (:class:`Why`).
+        errors: exceptions of callbacks, indexers and our own code.
+    """
+
+    state: str
+    synced: bool
+    error: str
+    error_status: int
+    failing_since: float | None
+    version: int
+    objects: int
+    size: int
+    ends: Mapping[str, int]
+    errors: int
+
+
+def classify(error: Exception, *, streaming_list: bool) -> End:
+    """Say what an error of a phase means.
+
+    Args:
+        error: what was raised.
+        streaming_list: the server was asked for a streaming list, and nothing had come yet.
+    """
+    if isinstance(error, ApiError):
+        why = _meaning(error.status, error.reason, streaming_list=streaming_list)
+        return End(why, str(error), error.status, error.retry_after or 0.0)
+    if isinstance(error, TimeoutError):
+        return End(Why.SILENT, "nothing came in time")
+    if isinstance(error, TransportError):
+        silent = isinstance(error.cause, TimeoutError)
+        return End(Why.SILENT if silent else Why.LOST, str(error))
+    if isinstance(error, DecodeError):
+        return End(Why.FAILED, str(error))
+    return End(Why.BUG, f"{type(error).__name__}: {error}")
+
+
+def _meaning(status: int, reason: str, *, streaming_list: bool = False) -> Why:
+    if status == 410 or reason in ("Expired", "Gone"):
+        return Why.EXPIRED
+    if status in (400, 422) and streaming_list:
+        return Why.UNSUPPORTED
+    if status == 401:
+        return Why.UNAUTHORIZED
+    return Why.REFUSED if status in (403, 404, 405) else Why.FAILED
+
+
+def following(state: State, why: Why) -> State:
+    """Say which state follows when a state ended for a reason."""
+    match why:
+        case Why.LISTED | Why.CHECKED:
+            return Watching()
+        case Why.REWOUND:
+            return Listing(rewound=True)
+        case _ if isinstance(state, Listing):
+            return state
+        case Why.EXPIRED | Why.ASKED:
+            return Listing()
+        case _:
+            return Checking()
+
+
+def pause(end: End, failures: int, random: Callable[[], float]) -> float:
+    """Say how many seconds to wait before the next phase.
+
+    Args:
+        end: how the last one ended.
+        failures: how many ended in failure in a row, this one included.
+        random: gives numbers from 0 to 1.
+    """
+    if failures == 0:
+        return 0.0
+    first, most = BACKOFF
+    wait = min(most, first * 2.0 ** min(failures - 1, 16)) * (0.5 + random() / 2)
+    if end.why is Why.REFUSED:
+        wait = REFUSED_PAUSE * (0.75 + random() / 2)
+    return max(wait, end.retry_after)
+
+
+class _Page(msgspec.Struct):
+    metadata: _PageMetadata
+    items: list[msgspec.Raw] | None = None
+
+
+class _PageMetadata(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+_PAGE: Final = msgspec.json.Decoder(_Page)
+
+
+class Informer:
+    """Feeds one store from one API server; one :meth:`run` for its lifetime."""
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        store: Store,
+        *,
+        namespace: str = "",
+        label_selector: str = "",
+        field_selector: str = "",
+        keep: Callable[[Object], bool] | None = None,
+        on_rewound: Callable[[int, int], None] = lambda _old, _new: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random_module.random,
+        watch_seconds: tuple[float, float] = WATCH_SECONDS,
+        silence: float = SILENCE,
+    ) -> None:
+        """Prepare an informer; nothing is sent before :meth:`run`.
+
+        Args:
+            client: the API server's client.
+            resource: what to watch.
+            store: where it goes; nobody else feeds it but with answers to own requests.
+            namespace: only this namespace; ``""`` for all, and for cluster-scoped resources.
+            label_selector: only objects with these labels, selected by the server.
+            field_selector: only objects with these fields, selected by the server.
+            keep: which of the arriving objects are held at all; others are dropped.
+            on_rewound: called with the highest version seen and the lower one that the server
+                gave, before the store follows it.
+            clock: monotonic seconds.
+            sleep: waits for seconds.
+            random: gives numbers from 0 to 1.
+            watch_seconds: bounds of the time that a watch is asked to last.
+            silence: a watch without a byte for so many seconds is cut.
+        """
+        self._client = client
+        self._resource = resource
+        self._store = store
+        self._path = resource.path(namespace)
+        self._selectors = _present(labelSelector=label_selector, fieldSelector=field_selector)
+        self._keep = keep
+        self._on_rewound = on_rewound
+        self._clock = clock
+        self._sleep = sleep
+        self._random = random
+        self._watch_seconds = watch_seconds
+        self._silence = silence
+        self._log = log.bind(resource=resource.full_name, namespace=namespace)
+
+        self._state: State = Listing()
+        self._streaming = True  # until the server says that it has no streaming lists
+        self._synced = asyncio.Event()
+        self._listed_at = float("-inf")
+        self._asked = False  # a list newer than the last one is wanted
+        self._deadline: asyncio.Timeout | None = None  # of the open connection
+        self._snapshot: Snapshot | None = None  # a list that is coming in
+        self._proved = False  # the open watch has told something
+        self._failures = 0
+        self._error: End | None = None
+        self._failing_since: float | None = None
+        self._ends: Counter[str] = Counter()
+        self._errors = 0
+
+    @property
+    def synced(self) -> bool:
+        """Whether a first list is complete."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        """Wait until a first list is complete."""
+        await self._synced.wait()
+
+    def relist(self) -> None:
+        """Ask for a fresh list, because the view was found to be wrong.
+
+        Any number of calls makes one list, at the earliest :data:`RELIST_SPACING` after the start
+        of the last one; changes are watched until then.
+        """
+        self._asked = True
+        self._schedule_relist()
+
+    def status(self) -> Status:
+        """Give a record of what the informer is doing."""
+        return Status(
+            state=type(self._state).__name__.lower(),
+            synced=self.synced,
+            error=self._error.message if self._error else "",
+            error_status=self._error.status if self._error else 0,
+            failing_since=self._failing_since,
+            version=self._store.version,
+            objects=len(self._store),
+            size=self._store.size,
+            ends=MappingProxyType(dict(self._ends)),
+            errors=self._errors + self._store.errors,
+        )
+
+    async def run(self) -> None:
+        """Keep the store equal to the server until cancelled.
+
+        Nothing but cancellation ends it. A connection that is open then is closed; a list that
+        is half in is dropped.
+        """
+        while True:
+            started = self._clock()
+            self._proved = False
+            end = await self._phase()
+            lived = self._clock() - started
+            if wait := self._conclude(end, lived):
+                await self._sleep(wait)
+
+    async def _phase(self) -> End:
+        """Do what the state asks for; errors become values."""
+        try:
+            match self._state:
+                case Listing(rewound):
+                    return await self._list(rewound=rewound)
+                case Checking():
+                    return await self._check()
+                case Watching():
+                    return await self._watch()
+        except Exception as error:
+            fresh = isinstance(self._state, Listing) and self._streaming and not self._proved
+            end = classify(error, streaming_list=fresh)
+            if end.why is Why.BUG:
+                self._errors += 1
+                self._log.exception("informer failed")
+            return end
+        finally:
+            self._snapshot = None
+
+    def _conclude(self, end: End, lived: float) -> float:
+        """Move on to the next state; give the seconds to wait before it."""
+        self._ends[end.why.value] += 1
+        healthy = isinstance(self._state, Watching) and (self._proved or lived >= HEALTHY_AFTER)
+        if healthy:
+            self._failures = 0
+        if end.why is Why.UNSUPPORTED:
+            self._streaming = False
+        if end.why is Why.REWOUND:
+            self._tell_rewound(end)
+        self._state = following(self._state, end.why)
+        if end.why in _PROGRESS or (end.why is Why.CLOSED and healthy):
+            return 0.0
+        self._failures += 1
+        if end.why is not Why.CLOSED:
+            self._note(end)
+        return pause(end, self._failures, self._random)
+
+    def _note(self, end: End) -> None:
+        """Remember a failure, and log the first of a row."""
+        if self._failing_since is None:
+            self._failing_since = self._clock()
+            self._log.warning("watch interrupted", why=end.why.value, error=end.message)
+        self._error = end
+
+    def _recovered(self) -> None:
+        if self._failing_since is not None:
+            self._log.info("watch recovered", seconds=round(self._clock() - self._failing_since, 1))
+        self._failing_since = None
+        self._error = None
+
+    def _tell_rewound(self, end: End) -> None:
+        try:
+            self._on_rewound(self._store.highest, end.version)
+        except Exception:
+            self._errors += 1
+            self._log.exception("rewind handler failed")
+
+    # Listing
+
+    async def _list(self, *, rewound: bool) -> End:
+        self._asked = False
+        self._listed_at = self._clock()
+        self._snapshot = self._store.begin(rewound=rewound)
+        if self._streaming:
+            params = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+            return await self._follow(params)
+        return await self._list_pages(self._snapshot)
+
+    async def _list_pages(self, snapshot: Snapshot) -> End:
+        params = {**self._selectors, "limit": str(PAGE)}
+        while True:
+            page = await self._page(params, LIST_SECONDS)
+            version = _version(page)
+            for item in page.items or ():
+                self._collect(snapshot, item)
+            if not page.metadata.continue_:
+                return self._complete(snapshot, version) or End(Why.LISTED)
+            params["continue"] = page.metadata.continue_
+
+    async def _page(self, params: Mapping[str, str], timeout: float) -> _Page:
+        answer = await self._client.request("GET", self._path, params=params, timeout=timeout)
+        try:
+            return _PAGE.decode(answer)
+        except ValueError as error:
+            raise DecodeError(f"the answer is no list: {error}") from error
+
+    def _collect(self, snapshot: Snapshot, item: msgspec.Raw) -> None:
+        """Take an object of a page. Typed lists leave out what all their items share."""
+        try:
+            key, meta = peek(item)
+        except ValueError as error:
+            raise DecodeError(f"an item of the list is no object: {error}") from error
+        if not snapshot.holds(key, meta):
+            shared = {"kind": self._resource.kind, "apiVersion": self._resource.api_version}
+            self._admit(snapshot, key, lambda: shared | orjson.loads(memoryview(item)))
+
+    def _admit(self, snapshot: Snapshot, key: Key, decode: Callable[[], Object]) -> None:
+        """Add an object to a list that is coming in, unless it is not to be kept."""
+        try:
+            obj = decode()
+            if self._keeps(key, obj):
+                snapshot.add(obj)
+        except Exception:  # one object's trouble must neither stop the list nor delete it here
+            self._errors += 1
+            self._log.exception("object not understood", object=str(key))
+            snapshot.keep(key)
+
+    def _complete(self, snapshot: Snapshot, version: int) -> End | None:
+        """Put a complete list into the store, if it is of the present."""
+        if version < snapshot.floor and not snapshot.rewound:
+            return _rewound(version, snapshot.floor)
+        self._store.replace(snapshot, version, initial=not self.synced)
+        self._snapshot = None
+        self._synced.set()
+        self._recovered()
+        return None
+
+    # Checking
+
+    async def _check(self) -> End:
+        """Compare the server's version with the highest known.
+
+        A watch from a version that the server hasn't reached yet, as after a restore, stays open
+        and silent: only a list tells.
+        """
+        highest = self._store.highest
+        version = _version(await self._page({**self._selectors, "limit": "1"}, CHECK_SECONDS))
+        return _rewound(version, highest) if version < highest else End(Why.CHECKED)
+
+    # Watching
+
+    async def _watch(self) -> End:
+        return await self._follow({"resourceVersion": str(self._store.version)})
+
+    async def _follow(self, params: Mapping[str, str]) -> End:
+        """Hold a watch open until it ends; the first part of it may be a streaming list."""
+        shortest, longest = self._watch_seconds
+        seconds = shortest + (longest - shortest) * self._random()
+        params = {
+            **self._selectors,
+            **params,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(round(seconds)),
+        }
+        decoder = Decoder()
+        try:
+            async with (
+                asyncio.timeout(LIST_SECONDS if self._snapshot else None) as self._deadline,
+                self._client.stream(
+                    self._path,
+                    params=params,
+                    read_timeout=self._silence,
+                    total=seconds + WATCH_SLACK,
+                ) as chunks,
+            ):
+                self._opened()
+                async for chunk in chunks:
+                    for event in decoder.feed(chunk):
+                        if end := self._take(event):
+                            return end
+        except TimeoutError:
+            if self._asked and self._snapshot is None:
+                return End(Why.ASKED)
+            raise
+        finally:
+            self._deadline = None
+        return End(Why.CLOSED)
+
+    def _opened(self) -> None:
+        if self._snapshot is None:
+            self._recovered()
+            self._schedule_relist()
+
+    def _schedule_relist(self) -> None:
+        """Let the open watch end when the list that was asked for is due."""
+        if self._asked and self._deadline is not None and self._snapshot is None:
+            wait = max(0.0, self._listed_at + RELIST_SPACING - self._clock())
+            self._deadline.reschedule(asyncio.get_running_loop().time() + wait)
+
+    def _take(self, event: Event) -> End | None:
+        """Take an event; give a reason to end the watch, if it is one."""
+        match event:
+            case Failure(code, reason, message):
+                return End(_meaning(code, reason), f"{code} {reason}: {message}", code)
+            case _ if self._snapshot is not None:
+                return self._take_listed(self._snapshot, event)
+            case Bookmark(version):
+                if version < self._store.version:
+                    return _rewound(version, self._store.version)
+            case ObjectEvent():
+                if event.meta.version < self._store.version:
+                    return _rewound(event.meta.version, self._store.version)
+                self._take_change(event)
+        self._proved = True
+        self._store.advance(event.version if isinstance(event, Bookmark) else event.meta.version)
+        return None
+
+    def _take_listed(self, snapshot: Snapshot, event: ObjectEvent | Bookmark) -> End | None:
+        """Take an event of a streaming list; they come in no order of versions."""
+        if isinstance(event, Bookmark):
+            if not event.initial_end:
+                return None
+            if end := self._complete(snapshot, event.version):
+                return end
+            self._state = Watching()
+            if self._deadline is not None:
+                self._deadline.reschedule(None)
+            self._schedule_relist()
+        elif event.verb is Verb.DELETED:
+            snapshot.remove(event.key, event.meta)
+        elif not snapshot.holds(event.key, event.meta):
+            self._admit(snapshot, event.key, event.decode)
+        return None
+
+    def _take_change(self, event: ObjectEvent) -> None:
+        """Bring a watched change into the store."""
+        key, meta = event.key, event.meta
+        held = self._store.meta(key)
+        if event.verb is Verb.DELETED:
+            if held is not None or self._keep is None:  # deletions of foreign objects are no news
+                self._store.remove(key, uid=meta.uid, version=meta.version, witnessed=True)
+            return
+        if held is not None and held.version >= meta.version:
+            return  # the echo of our own write, whose answer was here first
+        try:
+            obj = event.decode()
+            if self._keeps(key, obj):
+                self._store.apply(obj)
+            else:
+                self._store.remove(key, version=meta.version, witnessed=False)
+        except Exception:
+            self._errors += 1
+            self._log.exception("object not understood", object=str(key))
+
+    def _keeps(self, key: Key, obj: Object) -> bool:
+        """Ask whether to hold an object; when in doubt, hold it."""
+        try:
+            return self._keep is None or self._keep(obj)
+        except Exception:
+            self._errors += 1
+            self._log.exception("keep failed", object=str(key))
+            return True
+
+
+def _present(**params: str) -> dict[str, str]:
+    return {name: value for name, value in params.items() if value}
+
+
+def _version(page: _Page) -> int:
+    try:
+        return version_of({"resourceVersion": page.metadata.resource_version})
+    except ValueError as error:
+        raise DecodeError(f"a list without a version: {error}") from error
+
+
+def _rewound(version: int, highest: int) -> End:
+    message = f"the server is at version {version}, but has given {highest}: restored or stale"
+    return End(Why.REWOUND, message, version=version)
