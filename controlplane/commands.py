@@ -189,7 +189,7 @@ def write_kwok_config(directory: Path) -> Path:
     filled = {
         "POD_LOG": str(log),
         "PYTHON": sys.executable,
-        "POD_SERVER": str(_KWOK_DATA / "pod_server.py"),
+        "POD_SERVER": str(Path(__file__).with_name("pod_server.py")),
     }
     streams = string.Template((_KWOK_DATA / "streams.yaml").read_text()).substitute(filled)
     stages = [(_KWOK_DATA / name).read_text() for name in ("node.yaml", "pod.yaml")]

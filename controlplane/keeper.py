@@ -59,11 +59,13 @@ def _members() -> list[int]:
         if not entry.name.isdigit() or int(entry.name) == own:
             continue
         try:
-            # After the command name, which is in brackets and may hold spaces: state, ppid, pgrp.
-            state, _, pgrp = (entry / "stat").read_text().rpartition(") ")[2].split()[:3]
+            # After the command name, which is in brackets and may hold spaces, comes field 3.
+            fields = (entry / "stat").read_text().rpartition(") ")[2].split()
         except OSError:
             continue  # it ended while we looked
-        if int(pgrp) == group and state not in "ZX":
+        state, pgrp, threads = fields[0], int(fields[2]), int(fields[17])
+        # A zombie is dead and its parent's to collect, unless it has threads that still run.
+        if pgrp == group and (state not in "ZX" or threads > 1):
             found.append(int(entry.name))
     return found
 

@@ -69,14 +69,15 @@ def create(directory: Path, service_cidr: str, *, virtual: bool) -> Pki:
     service_ip = str(ipaddress.ip_network(service_cidr)[1])
     servers.server(directory, "kube-apiserver", [*_API_SERVER_NAMES, service_ip])
     servers.server(directory, "kube-controller-manager", [LOOPBACK])
-    clients.client(directory, "admin", "admin", ["system:masters"])
-    # In system:masters, as its own role lets it only fetch a token for each controller: slow.
-    manager = "system:kube-controller-manager"
-    clients.client(directory, "controller-manager", manager, ["system:masters"])
+    # In system:masters: else the controller manager would fetch a token for each controller, and
+    # the scheduler fail and back off until the API server has made its default roles. Both slow.
+    masters = ["system:masters"]
+    clients.client(directory, "admin", "admin", masters)
+    clients.client(directory, "controller-manager", "system:kube-controller-manager", masters)
     proxies.client(directory, "front-proxy", "front-proxy")
     if not virtual:
         servers.server(directory, "kube-scheduler", [LOOPBACK])
         servers.server(directory, "kubelet", [LOOPBACK])
-        clients.client(directory, "scheduler", "system:kube-scheduler")
-        clients.client(directory, "kubelet-client", "kubelet-client", ["system:masters"])
+        clients.client(directory, "scheduler", "system:kube-scheduler", masters)
+        clients.client(directory, "kubelet-client", "kubelet-client", masters)
     return Pki(directory)

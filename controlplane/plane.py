@@ -40,7 +40,6 @@ _Plane = TypeVar("_Plane", bound="ControlPlane")
 
 _STATE_FILE = "plane.json"
 _POLL = 0.05  # seconds
-_KEEPER_POLL = 0.01  # seconds
 
 
 class PlaneError(Exception):
@@ -165,19 +164,36 @@ class ControlPlane:
         async with aiohttp.ClientSession(self.server, connector=connector) as session:
             yield session
 
-    def _save(self) -> None:
-        state = {
-            "kind": self.kind,
-            "server": self.server,
-            "service_cidr": self.service_cidr,
-            "owner": self.owner,
-            "boot_seconds": self.boot_seconds,
-            "probes": {name: component.probe for name, component in self.components.items()},
-            "tools": {name: str(path) for name, path in asdict(self.tools).items()},
-        }
-        scratch = self.directory / f".{_STATE_FILE}.new"
-        scratch.write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
-        scratch.replace(self.directory / _STATE_FILE)
+
+@asynccontextmanager
+async def boot_pair(
+    *, nodes: int = 3, directory: Path | None = None, settings: Settings | None = None
+) -> AsyncIterator[tuple[ControlPlane, ControlPlane]]:
+    """Boot a host and a virtual plane at once, faster than one after the other; end both on exit.
+
+    Args:
+        nodes: how many fake nodes the host has.
+        directory: put them into its `host` and `virtual`; by default into temporary directories.
+        settings: for both.
+
+    Raises:
+        ToolError, ComponentError, PlaneError: as `ControlPlane.host` does.
+    """
+    places = (None, None) if directory is None else (directory / "host", directory / "virtual")
+    async with AsyncExitStack() as stack:
+        boots = [
+            ControlPlane.host(nodes=nodes, directory=places[0], settings=settings),
+            ControlPlane.virtual(directory=places[1], settings=settings),
+        ]
+        tasks = [asyncio.create_task(stack.enter_async_context(boot)) for boot in boots]
+        try:
+            host, virtual = await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:  # a plane that is still booting cleans up when cancelled
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        yield host, virtual
 
 
 @asynccontextmanager
@@ -213,8 +229,24 @@ async def _boot(
         )
         await _start(plane, nodes)  # on failure, too, the keeper ends what runs
         plane = replace(plane, boot_seconds=round(time.monotonic() - started, 3))
-        plane._save()
+        _save(plane)
         yield plane
+
+
+def _save(plane: ControlPlane) -> None:
+    """Write what `attach` needs."""
+    state = {
+        "kind": plane.kind,
+        "server": plane.server,
+        "service_cidr": plane.service_cidr,
+        "owner": plane.owner,
+        "boot_seconds": plane.boot_seconds,
+        "probes": {name: component.probe for name, component in plane.components.items()},
+        "tools": {name: str(path) for name, path in asdict(plane.tools).items()},
+    }
+    scratch = plane.directory / f".{_STATE_FILE}.new"
+    scratch.write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+    scratch.replace(plane.directory / _STATE_FILE)
 
 
 def _make_directory(directory: Path | None) -> Path:
@@ -230,27 +262,33 @@ def _make_directory(directory: Path | None) -> Path:
 @asynccontextmanager
 async def _keeper(directory: Path) -> AsyncIterator[int]:
     """Run the keeper and yield the process group it leads; on exit the group is gone."""
+    keeper = _start_keeper(directory)
+    try:
+        yield keeper.pid
+    finally:
+        _finish(keeper)
+
+
+def _start_keeper(directory: Path) -> "subprocess.Popen[bytes]":
     keep = os.environ.get(KEEP_VARIABLE, "0")
     script = Path(__file__).with_name("keeper.py")
     command = (sys.executable, "-I", "-S", str(script), str(os.getpid()), str(directory), keep)
     # A group of its own, so that a terminal's Ctrl-C reaches the owner only.
-    keeper = subprocess.Popen(
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
     )
-    assert keeper.stdin is not None
-    try:
-        yield keeper.pid
-    finally:
-        keeper.stdin.close()
-        while keeper.poll() is None:
-            # Not to be cut short: leaving early would leave processes.
-            time.sleep(_KEEPER_POLL)
+
+
+def _finish(keeper: "subprocess.Popen[bytes]") -> None:
+    """Let the keeper clean up; blocks some 100 ms, not to be cut short by a cancellation."""
+    with keeper:
+        pass  # leaving closes its standard input, then waits for it
 
 
 def _reap(components: Mapping[str, Component]) -> None:
     """Collect the exit status of our children, which the keeper could only kill."""
     for component in components.values():
-        assert not component.running
+        component.collect()
 
 
 def _components(

@@ -214,13 +214,13 @@ async def _run(
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stderr is not None
     pause = 0.2 if sys.stderr.isatty() else _LINES_EVERY
     names = ", ".join(module.binaries)
     report(f"{module.name}: building {names}")
     tail: list[str] = []
     packages, reported = 0, started
     try:
+        assert process.stderr is not None  # noqa: S101 - asked for above
         async for raw in process.stderr:
             line = raw.decode(errors="replace").rstrip()
             packages += 1
