@@ -321,6 +321,7 @@ class Kind:
         resource: what is synced.
         direction: where the truth is.
         default: whether it is on unless ``--sync`` says otherwise.
+        optional: whether ``--sync`` may name it; other kinds serve those and are always on.
         component: event source component, such as ``configmap-syncer``.
         references: fields that name other objects; each target resource becomes an index of
             that name on the virtual store, with ``namespace/name`` values.
@@ -366,6 +367,7 @@ class Kind:
     resource: Resource
     direction: Direction
     default: bool = True
+    optional: bool = True
     component: str = ""
     references: tuple[Reference, ...] = ()
     related: Callable[[Object, Object | None, Context], Iterable[Need]] | None = None

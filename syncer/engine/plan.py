@@ -116,7 +116,6 @@ class Pair:
         host: gives a fresh copy of the host object if it is ours, or ``None``.
         host_key: where the host copy is or would be.
         virtual_deleted: UID of the virtual object whose deletion the watch witnessed, or ``None``.
-        host_deleted: the same for the host object.
         children: host children by (resource, key, uid, UID mark of the owner).
         owner: owner reference for host objects, or ``None``.
     """
@@ -126,7 +125,6 @@ class Pair:
     host: Callable[[], Object | None]
     host_key: Key
     virtual_deleted: str | None = None
-    host_deleted: str | None = None
     children: tuple[tuple[str, Key, str, str | None], ...] = ()
     owner: Object | None = None
 
@@ -224,7 +222,7 @@ def _absent(kind: Kind, pair: Pair, virtual: Object, ctx: Context) -> list[Actio
                     virtual,
                     "its host copy was deleted",
                     grace=0,
-                    confirm=pair.host_deleted is None,
+                    confirm=True,
                     identity=True,
                 ),
             ]

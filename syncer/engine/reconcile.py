@@ -305,23 +305,9 @@ class Reconciler:
             raise NotConfirmedError("the object in the way has just gone")
         owner = ownership.virtual_key(live, self._names)
         if owner == pair.key:
-            self._view.store(Side.HOST, kind.resource.full_name).restore(live)
+            self._view.store(Side.HOST, kind.resource.full_name).apply(live, live=True)
             raise NotConfirmedError("the copy was already there")
-        if owner is not None:
-            raise ApiError(
-                409,
-                "NameCollision",
-                f"conflict: {kind.resource.kind} {owner} of this virtual cluster has the same "
-                "name on the host; rename one of them",
-                attempt=error.attempt,
-            )
-        raise ApiError(
-            409,
-            "UnmanagedObject",
-            "conflict: cannot sync virtual object as unmanaged physical object exists with "
-            "desired name",
-            attempt=error.attempt,
-        )
+        raise _in_the_way(kind, owner, error.attempt)
 
     async def _delete(self, kind: Kind, pair: Pair, action: Delete) -> None:
         """Delete, after the looks at the live servers that the plan asks for.
@@ -331,19 +317,30 @@ class Reconciler:
         """
         other = Side.VIRTUAL if action.side is Side.HOST else Side.HOST
         if action.confirm:
-            key = pair.key if other is Side.VIRTUAL else pair.host_key
-            live = await self._writers[other].get(kind.resource, key)
-            mine = live is not None and (
-                other is Side.VIRTUAL or ownership.virtual_key(live, self._names) == pair.key
-            )
-            if live is not None and mine:
-                self._view.store(other, kind.resource.full_name).restore(live)
-                self._relist(other, kind.resource.full_name)
-                raise NotConfirmedError(f"{kind.resource.kind} {key} is there after all on {other}")
+            await self._confirm_absent(kind, pair, other)
         if action.identity and not await self._confirm(other):
             raise NotConfirmedError(f"the {other} cluster can't be confirmed to be the same")
         resource = self._resources[action.resource] if action.resource else kind.resource
         await self._writers[action.side].delete(resource, action.key, action.uid, action.grace)
+
+    async def _confirm_absent(self, kind: Kind, pair: Pair, side: Side) -> None:
+        """Look on the live server for what the store says is not there.
+
+        Raises:
+            NotConfirmedError: it is there: the store is put right.
+            ApiError: an object that isn't ours is there.
+        """
+        key = pair.key if side is Side.VIRTUAL else pair.host_key
+        live = await self._writers[side].get(kind.resource, key)
+        if live is None:
+            return
+        if side is Side.HOST:
+            owner = ownership.virtual_key(live, self._names)
+            if owner != pair.key:
+                raise _in_the_way(kind, owner, f"GET {kind.resource.path(key.namespace, key.name)}")
+        self._view.store(side, kind.resource.full_name).apply(live, live=True)
+        self._relist(side, kind.resource.full_name)
+        raise NotConfirmedError(f"{kind.resource.kind} {key} is there after all on {side}")
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -422,6 +419,20 @@ class Reconciler:
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
         getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+
+
+def _in_the_way(kind: Kind, owner: Key | None, attempt: str) -> ApiError:
+    """Give the conflict of a host object that has a copy's name and isn't that copy."""
+    if owner is not None:
+        message = (
+            f"conflict: {kind.resource.kind} {owner} of this virtual cluster has the same name on "
+            "the host; rename one of them"
+        )
+        return ApiError(409, "NameCollision", message, attempt=attempt)
+    message = (
+        "conflict: cannot sync virtual object as unmanaged physical object exists with desired name"
+    )
+    return ApiError(409, "UnmanagedObject", message, attempt=attempt)
 
 
 def _fields(item: Item) -> dict[str, str]:

@@ -158,15 +158,22 @@ class View:
 
     # -- stores ----------------------------------------------------------------------------
 
-    def add_store(self, side: Side, resource: str, indexes: Mapping[str, Indexer]) -> Store:
+    def add_store(
+        self,
+        side: Side,
+        resource: str,
+        indexes: Mapping[str, Indexer],
+        listener: Callable[[Change], None] | None = None,
+    ) -> Store:
         """Make the store of a side and resource, its changes routed to the queue.
 
         Args:
             side: which server.
             resource: full name, or one of the reserved names.
             indexes: its indexes.
+            listener: told of each change too, before the queue.
         """
-        store = Store(indexes, self._route(side, resource))
+        store = Store(indexes, self._route(side, resource, listener))
         self._stores[side, resource] = store
         return store
 
@@ -207,7 +214,6 @@ class View:
             owned,
             host_key,
             virtual_deleted=virtual.deleted_uid(key),
-            host_deleted=host.deleted_uid(host_key),
             children=tuple(self._children(kind, key)),
             owner=self.owner,
         )
@@ -244,13 +250,14 @@ class View:
         """
         objects: dict[Ref, Object | None] = {}
         queries: dict[Query, Sequence[Object]] = {}
+        ctx = Context(self._names, self._settings, self._synced, objects, queries)
         if kind.related is not None and source is not None:
-            for need in kind.related(source, copy):
+            for need in kind.related(source, copy, ctx):
                 if isinstance(need, Ref):
                     objects[need] = self._one(need)
                 else:
                     queries[need] = self._many(need)
-        return Context(self._names, self._settings, self._synced, objects, queries)
+        return ctx
 
     def _one(self, ref: Ref) -> Object | None:
         store = self._stores.get((ref.side, ref.resource))
@@ -295,22 +302,26 @@ class View:
         seen = set(self._stores[Side.VIRTUAL, kind.resource.full_name].keys())
         if kind.direction is Direction.TO_HOST:
             host = self._stores[Side.HOST, kind.resource.full_name]
-            seen.update(map(Key.parse, host.values(VIRTUAL_KEY_INDEX)))
+            seen.update(map(Key.parse, host.index_values(VIRTUAL_KEY_INDEX)))
         for trigger in kind.triggers:
             if (store := self._stores.get((trigger.side, trigger.resource))) is not None:
-                seen.update(map(Key.parse, store.values(trigger.index)))
+                seen.update(map(Key.parse, store.index_values(trigger.index)))
         yield from (Item(name, key) for key in seen)
 
-    def _route(self, side: Side, resource: str) -> Callable[[Change], None]:
+    def _route(
+        self, side: Side, resource: str, listener: Callable[[Change], None] | None
+    ) -> Callable[[Change], None]:
         routes = list(self._routes(side, resource))
 
         def on_change(change: Change) -> None:
+            if listener is not None:
+                listener(change)
             low = change.initial
             for route in routes:
                 for item in route(change):
                     self._enqueue(item, low)
             key = Key("", "") if resource.startswith("own-") else change.key
-            for item in self._wanted_by.get(Ref(side, resource, key), ()):
+            for item in tuple(self._wanted_by.get(Ref(side, resource, key), ())):
                 self._enqueue(item, low)
 
         return on_change

@@ -37,6 +37,7 @@ class Writer:
         gate: Gate,
         stores: Mapping[str, Store],
         *,
+        wrote: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join the parts.
@@ -46,8 +47,10 @@ class Writer:
             limiter: its in-flight limit.
             gate: checked right before each mutating request.
             stores: stores of that side by resource full name; read when an answer arrives.
+            wrote: told after each mutating request that the server answered with success.
             clock: monotonic seconds.
         """
+        self._wrote = wrote
         self._client = client
         self._limiter = limiter
         self._gate = gate
@@ -161,6 +164,8 @@ class Writer:
                 method, path, body=body, content_type=content_type, timeout=TIMEOUT
             )
             outcome = Outcome.OK
+            if self._wrote is not None and method != "GET":
+                self._wrote()
             return answer
         except ApiError as error:
             outcome, retry_after = _outcome(error), error.retry_after
