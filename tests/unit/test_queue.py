@@ -1,0 +1,492 @@
+"""The queue's contract: rules one by one, then a machine that compares it with a plain model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from syncer.engine.queue import LOW_TURN, QueueClosed, WorkQueue
+
+
+class Clock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Give the time."""
+        return self.now
+
+
+def group(item: str) -> str:
+    """Items are ``group/name``."""
+    return item.partition("/")[0]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(clock: Clock) -> WorkQueue[str]:
+    return WorkQueue(group=group, clock=clock, random=lambda: 1.0)
+
+
+def drain(queue: WorkQueue[str]) -> Iterator[str]:
+    """Take and finish items until none is ready."""
+    while (item := queue.take()) is not None:
+        yield item
+        queue.done(item)
+
+
+def test_empty_queue_gives_nothing(queue: WorkQueue[str]) -> None:
+    """A queue without items has nothing to take, no depth and no age."""
+    assert queue.take() is None
+    assert (queue.depth, queue.delayed, queue.processing, queue.oldest_age()) == (0, 0, 0, 0.0)
+
+
+def test_added_often_handed_out_once(queue: WorkQueue[str]) -> None:
+    """An item that waits already is not queued a second time."""
+    for _ in range(3):
+        queue.add("a/1")
+    assert list(drain(queue)) == ["a/1"]
+
+
+def test_never_with_two_workers(queue: WorkQueue[str]) -> None:
+    """An item added while it is worked on is handed out again only after done()."""
+    queue.add("a/1")
+    assert queue.take() == "a/1"
+    queue.add("a/1")
+    assert queue.take() is None
+    assert queue.depth == 1
+    queue.done("a/1")
+    assert queue.take() == "a/1"
+
+
+def test_done_without_add_ends_it(queue: WorkQueue[str]) -> None:
+    """An item not added while it was worked on does not come again."""
+    queue.add("a/1")
+    assert list(drain(queue)) == ["a/1"]
+    assert queue.processing == 0
+
+
+def test_done_of_an_item_not_handed_out_is_a_bug(queue: WorkQueue[str]) -> None:
+    """done() without get() raises."""
+    queue.add("a/1")
+    with pytest.raises(KeyError):
+        queue.done("a/1")
+
+
+def test_first_in_first_out_within_a_group(queue: WorkQueue[str]) -> None:
+    """Items of one group come in the order in which they were added."""
+    names = [f"a/{number}" for number in range(5)]
+    for name in names:
+        queue.add(name)
+    assert list(drain(queue)) == names
+
+
+def test_groups_take_turns(queue: WorkQueue[str]) -> None:
+    """A group with many items delays another one's by no more than one item a turn."""
+    for number in range(1000):
+        queue.add(f"noisy/{number}")
+    queue.add("quiet/1")
+    queue.add("quiet/2")
+    order = list(drain(queue))
+    assert order.index("quiet/1") == 1
+    assert order.index("quiet/2") == 3
+
+
+def test_live_before_low(queue: WorkQueue[str]) -> None:
+    """Keys of the initial list wait behind live changes."""
+    queue.add("a/low", low=True)
+    queue.add("a/live")
+    assert list(drain(queue)) == ["a/live", "a/low"]
+
+
+def test_low_never_starves(queue: WorkQueue[str]) -> None:
+    """With live items always waiting, one pick in LOW_TURN is a low one."""
+    for number in range(100):
+        queue.add(f"a/live{number}")
+    for number in range(3):
+        queue.add(f"b/low{number}", low=True)
+    order = list(drain(queue))
+    assert [index for index, item in enumerate(order) if "low" in item] == [
+        LOW_TURN - 1,
+        2 * LOW_TURN - 1,
+        3 * LOW_TURN - 1,
+    ]
+
+
+def test_adding_live_raises_a_low_item(queue: WorkQueue[str]) -> None:
+    """A low item that is added live moves up and keeps its time."""
+    queue.add("a/1", low=True)
+    queue.add("a/2", low=True)
+    queue.add("a/2")
+    assert list(drain(queue)) == ["a/2", "a/1"]
+
+
+def test_adding_low_never_lowers_a_live_item(queue: WorkQueue[str]) -> None:
+    """A live item stays live when the initial list names it too."""
+    queue.add("a/1")
+    queue.add("a/1", low=True)
+    queue.add("a/2", low=True)
+    assert list(drain(queue)) == ["a/1", "a/2"]
+
+
+def test_raised_while_worked_on(queue: WorkQueue[str]) -> None:
+    """The highest level of the adds during its work counts for the next run."""
+    queue.add("a/1")
+    queue.take()
+    queue.add("a/1", low=True)
+    queue.add("a/1")
+    queue.add("a/0", low=True)
+    queue.done("a/1")
+    assert list(drain(queue)) == ["a/1", "a/0"]
+
+
+def test_waits_count_from_the_first_add(clock: Clock) -> None:
+    """Re-adding and raising keep the earliest time; on_wait and oldest_age tell it."""
+    waits: list[float] = []
+    queue: WorkQueue[str] = WorkQueue(group=group, clock=clock, on_wait=waits.append)
+    queue.add("a/1", low=True)
+    clock.now += 2
+    queue.add("a/1")
+    clock.now += 3
+    assert queue.oldest_age() == 5
+    queue.take()
+    assert waits == [5]
+    assert queue.oldest_age() == 0
+
+
+def test_wait_of_an_item_added_while_worked_on_counts_from_that_add(clock: Clock) -> None:
+    """The time behind its own earlier run is waiting too."""
+    waits: list[float] = []
+    queue: WorkQueue[str] = WorkQueue(group=group, clock=clock, on_wait=waits.append)
+    queue.add("a/1")
+    queue.take()
+    clock.now += 1
+    queue.add("a/1")
+    clock.now += 4
+    assert queue.oldest_age() == 4
+    queue.done("a/1")
+    queue.take()
+    assert waits == [0, 4]
+
+
+def test_delayed_until_due(queue: WorkQueue[str], clock: Clock) -> None:
+    """A delayed item is handed out when due, not before, and others pass it."""
+    queue.add_after("a/1", 10)
+    queue.add("a/2")
+    assert list(drain(queue)) == ["a/2"]
+    clock.now += 9.99
+    assert queue.take() is None
+    clock.now += 0.01
+    assert queue.take() == "a/1"
+    assert queue.delayed == 0
+
+
+@pytest.mark.parametrize("delays", [(10, 3), (3, 10)], ids=["shorter later", "longer later"])
+def test_shortest_delay_counts(
+    queue: WorkQueue[str], clock: Clock, delays: tuple[int, int]
+) -> None:
+    """An item has one delay, the shortest, and comes once."""
+    for delay in delays:
+        queue.add_after("a/1", delay)
+    assert queue.delayed == 1
+    clock.now += 3
+    assert list(drain(queue)) == ["a/1"]
+    clock.now += 100
+    assert list(drain(queue)) == []
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_delay_is_an_add(queue: WorkQueue[str], seconds: float) -> None:
+    """A delay of nothing queues at once."""
+    queue.add_after("a/1", seconds)
+    assert queue.take() == "a/1"
+
+
+def test_backoff_doubles_to_the_cap(queue: WorkQueue[str]) -> None:
+    """Failures of one item wait 5 ms, then twice as long each time, up to 5 minutes."""
+    delays = [queue.retry("a/1") for _ in range(100)]
+    assert delays[:4] == [0.005, 0.01, 0.02, 0.04]
+    assert delays[-1] == 300
+    assert queue.failures("a/1") == 100
+
+
+def test_jitter_shortens_within_bounds(clock: Clock) -> None:
+    """The random part takes up to half of the delay, never going below the base."""
+    queue: WorkQueue[str] = WorkQueue(group=group, clock=clock, random=lambda: 0.0)
+    assert [queue.retry("a/1") for _ in range(4)] == [0.005, 0.005, 0.01, 0.02]
+
+
+def test_forget_resets_the_backoff(queue: WorkQueue[str]) -> None:
+    """After a success the next failure waits the base again."""
+    queue.retry("a/1")
+    queue.retry("a/1")
+    queue.forget("a/1")
+    assert queue.failures("a/1") == 0
+    assert queue.retry("a/1") == 0.005
+
+
+def test_failed_items_block_nobody(queue: WorkQueue[str], clock: Clock) -> None:
+    """Others go on while a failed item waits for its retry."""
+    queue.add("a/bad")
+    queue.add("a/good")
+    item = queue.take()
+    assert item == "a/bad"
+    queue.retry(item)
+    queue.done(item)
+    assert list(drain(queue)) == ["a/good"]
+    clock.now += 0.005
+    assert queue.take() == "a/bad"
+
+
+def test_retries_keep_their_level(queue: WorkQueue[str], clock: Clock) -> None:
+    """A failing key of the initial list does not overtake live changes when it comes again."""
+    queue.add("a/bad", low=True)
+    queue.take()
+    queue.retry("a/bad")
+    queue.done("a/bad")
+    clock.now += 1
+    assert queue.take() == "a/bad"
+    queue.retry("a/bad")
+    queue.done("a/bad")
+    queue.add_after("a/live", 0.5)
+    clock.now += 1
+    assert list(drain(queue)) == ["a/live", "a/bad"]
+
+
+def test_due_while_worked_on_comes_after_done(queue: WorkQueue[str], clock: Clock) -> None:
+    """A delay that ends during the item's own work does not give it to a second worker."""
+    queue.add("a/1")
+    queue.take()
+    queue.add_after("a/1", 1)
+    clock.now += 2
+    assert queue.take() is None
+    queue.done("a/1")
+    assert queue.take() == "a/1"
+
+
+async def test_waiting_worker_gets_what_is_added(queue: WorkQueue[str]) -> None:
+    """get() waits for an add."""
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add("a/1")
+    assert await worker == "a/1"
+
+
+async def test_one_timer_wakes_workers_when_delays_end() -> None:
+    """Waiting workers get delayed items in the order of their ends, without polling."""
+    queue: WorkQueue[str] = WorkQueue(group=group)
+    queue.add_after("a/later", 0.03)
+    queue.add_after("a/sooner", 0.01)
+    async with asyncio.timeout(2):
+        assert await queue.get() == "a/sooner"
+        assert await queue.get() == "a/later"
+
+
+async def test_delay_asked_for_while_workers_wait() -> None:
+    """A shorter delay than the one that the timer is set for sets it anew."""
+    queue: WorkQueue[str] = WorkQueue(group=group)
+    queue.add_after("a/far", 100)
+    worker = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.add_after("a/near", 0.005)
+    async with asyncio.timeout(2):
+        assert await worker == "a/near"
+    queue.close()
+
+
+async def test_cancelled_worker_takes_nothing(queue: WorkQueue[str]) -> None:
+    """A worker cancelled while waiting leaves the next item to the others."""
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    queue.add("a/1")
+    assert await second == "a/1"
+    assert first.cancelled()
+
+
+@pytest.mark.parametrize("cancel_first", [False, True], ids=["add, cancel", "cancel, add"])
+async def test_cancelled_in_the_turn_of_its_wake(queue: WorkQueue[str], cancel_first: bool) -> None:
+    """An item added in the same turn of the loop as its worker is cancelled goes to another."""
+    first, second = asyncio.create_task(queue.get()), asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    if cancel_first:
+        first.cancel()
+        queue.add("a/1")
+    else:
+        queue.add("a/1")
+        first.cancel()
+    async with asyncio.timeout(2):
+        assert await second == "a/1"
+    assert first.cancelled()
+    assert queue.processing == 1
+
+
+async def test_close_wakes_every_worker(queue: WorkQueue[str]) -> None:
+    """Workers that wait, and those that come later, are told that the queue is closed."""
+    workers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    queue.close()
+    results = await asyncio.gather(*workers, return_exceptions=True)
+    assert [type(result) for result in results] == [QueueClosed] * 3
+    queue.add("a/1")
+    with pytest.raises(QueueClosed):
+        await queue.get()
+
+
+async def test_close_hands_out_nothing_more(queue: WorkQueue[str]) -> None:
+    """What waits when the queue is closed stays; what is out may still be given back."""
+    queue.add("a/1")
+    queue.add("a/2")
+    item = await queue.get()
+    queue.close()
+    queue.add(item)
+    queue.done(item)
+    with pytest.raises(QueueClosed):
+        await queue.get()
+    assert queue.depth == 1
+
+
+ITEMS = st.sampled_from([f"{space}/{name}" for space in "abc" for name in range(4)])
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Drives a queue as its users do and keeps plain sets beside it.
+
+    The model knows what must still be handed out (``wanted``), what is out (``out``) and the
+    end of each delay (``delays``); order is checked by counting how often others went first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.queue: WorkQueue[str] = WorkQueue(group=group, clock=self.clock)
+        self.wanted: set[str] = set()
+        self.low: dict[str, bool] = {}
+        self.out: dict[str, bool] = {}
+        self.delays: dict[str, tuple[float, bool]] = {}
+        self.passed: dict[str, int] = {}
+
+    def want(self, item: str, low: bool) -> None:
+        """Note that an item must be handed out."""
+        self.wanted.add(item)
+        self.low[item] = self.low.get(item, True) and low
+
+    def delay(self, item: str, seconds: float, low: bool) -> None:
+        """Note the end of an item's delay: the soonest counts."""
+        due, was_low = self.delays.get(item, (float("inf"), True))
+        self.delays[item] = (min(due, self.clock.now + seconds), was_low and low)
+
+    def settle(self) -> None:
+        """Let the model's delays end, as take() does."""
+        for item, (due, low) in list(self.delays.items()):
+            if due <= self.clock.now:
+                del self.delays[item]
+                self.want(item, low)
+
+    @rule(item=ITEMS, low=st.booleans())
+    def add(self, item: str, low: bool) -> None:
+        """Add at once."""
+        self.queue.add(item, low=low)
+        self.want(item, low)
+
+    @rule(item=ITEMS, seconds=st.integers(1, 20), low=st.booleans())
+    def add_after(self, item: str, seconds: int, low: bool) -> None:
+        """Add later."""
+        self.queue.add_after(item, seconds, low=low)
+        self.delay(item, seconds, low)
+
+    @rule(seconds=st.integers(1, 10))
+    def time_passes(self, seconds: int) -> None:
+        """Let delays end."""
+        self.clock.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        """Take an item: it was added, is with nobody else, and nobody starves for it."""
+        self.settle()
+        ready = {item for item in self.wanted if item not in self.out}
+        item = self.queue.take()
+        if item is None:
+            assert not ready, "something added was lost"
+            return
+        assert item not in self.out, "two workers on one key"
+        assert item in ready, "handed out without being added"
+        self.check_turn(item, ready)
+        self.out[item] = self.low.pop(item)
+        self.wanted.remove(item)
+
+    def check_turn(self, item: str, ready: set[str]) -> None:
+        """Nobody is passed more often than fairness between levels and groups allows."""
+        self.passed.pop(item, None)
+        for other in ready - {item}:
+            self.passed[other] = self.passed.get(other, 0) + 1
+            # 12 items: at most 3 groups of 4, each level's turn at least every LOW_TURN picks.
+            assert self.passed[other] <= 12 * LOW_TURN, "a group starves"
+        if not self.low[item]:
+            same = {other for other in ready if group(other) == group(item)}
+            live = [other for other in same if not self.low[other]]
+            assert item in live
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), failed=st.booleans())
+    def finish(self, data: st.DataObject, failed: bool) -> None:
+        """Give an item back after a success or a failure."""
+        item = data.draw(st.sampled_from(sorted(self.out)))
+        if failed:
+            seconds = self.queue.retry(item)
+            assert 0.005 <= seconds <= 300
+            self.delay(item, seconds, self.out[item])
+        else:
+            self.queue.forget(item)
+            assert self.queue.failures(item) == 0
+        self.queue.done(item)
+        del self.out[item]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        """The queue counts what the model holds."""
+        assert self.queue.processing == len(self.out)
+        assert self.queue.depth + self.queue.delayed >= len(self.wanted)
+
+    def teardown(self) -> None:
+        """In the end everything that was added is handed out."""
+        for item in list(self.out):
+            self.queue.done(item)
+            del self.out[item]
+        self.clock.now += 1000
+        self.settle()
+        assert set(drain(self.queue)) == self.wanted
+        assert (self.queue.depth, self.queue.delayed, self.queue.processing) == (0, 0, 0)
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+@pytest.mark.parametrize("groups", [2, 7])
+def test_no_group_starves_behind_busy_ones(queue: WorkQueue[str], groups: int) -> None:
+    """With every other group re-adding without end, an item waits one turn of each at most."""
+    for number in range(groups):
+        queue.add(f"busy{number}/1")
+    queue.add("quiet/1")
+    for picks in range(groups + 1):
+        item = queue.take()
+        assert item is not None
+        if item == "quiet/1":
+            assert picks <= groups
+            return
+        queue.add(item)
+        queue.done(item)
+    pytest.fail("the quiet group's item was not handed out")
