@@ -16,4 +16,5 @@ KIND = Kind(
     name="namespaces",
     resource=Resource("", "v1", "namespaces", "Namespace", namespaced=False),
     direction=Direction.WATCHED,
+    indexers={"all": lambda _namespace: ("",)},
 )

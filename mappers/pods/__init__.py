@@ -1,0 +1,87 @@
+"""Pods.
+
+Direction: to the host; node and status come back.
+
+Host name: ``NAME-x-NAMESPACE-x-TENANT``.
+
+Rewritten: names of config maps, secrets, claims (of generic ephemeral volumes too), drivers'
+    secrets and endpoints (:mod:`~mappers.pods.references`); images by ``--translate-image``;
+    environment and downward API (:mod:`~mappers.pods.env`); service-account tokens
+    (:mod:`~mappers.pods.tokens`); DNS, host name and aliases (:mod:`~mappers.pods.dns`,
+    :mod:`~mappers.pods.hosts`); affinity, anti-affinity and spreading
+    (:mod:`~mappers.pods.affinity`); host paths that name pods (:mod:`~mappers.pods.hostpath`);
+    service account and priority class; enforced tolerations and node labels
+    (:mod:`~mappers.pods.placement`).
+
+Changed later: see :mod:`~mappers.pods.update`.
+
+Read back: node (by Binding), status and conditions, see :mod:`~mappers.pods.virtual`; the
+    tenant's own conditions go to the host.
+
+Never copied: fields not listed in :mod:`~mappers.pods.fields`, the tenant's owners, finalizers
+    and marks, the host's service-account tokens. Refused: resource claims, pod certificates,
+    cluster trust bundles and unknown volumes.
+
+Source: vcluster v0.16.4 ``pkg/controllers/resources/pods``; Kubernetes API reference, Pod v1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mappers.pods import host, references, update, virtual
+from mappers.pods.metadata import OWNER_SET_KIND
+from syncer import ownership
+from syncer.types import Child, Direction, Kind, Object, Part, Resource, Side, Trigger
+
+
+def nodes(pod: Object) -> Iterable[str]:
+    """Index host pods that are copies by the node they are on."""
+    node = pod["spec"].get("nodeName")
+    if node and ownership.annotation(pod, ownership.OBJECT_NAME):
+        yield node
+
+
+def keeping_nodes(pod: Object) -> Iterable[str]:
+    """Index host pods by the node they keep in the virtual cluster.
+
+    Pods of a DaemonSet don't: they are there because the node is.
+    """
+    if ownership.annotation(pod, OWNER_SET_KIND) != "DaemonSet":
+        yield from nodes(pod)
+
+
+KIND = Kind(
+    name="pods",
+    resource=Resource("", "v1", "pods", "Pod"),
+    direction=Direction.TO_HOST,
+    component="pod-syncer",
+    references=references.REFERENCES,
+    related=host.related,
+    to_host=host.to_host,
+    update=update.update,
+    to_virtual=virtual.to_virtual,
+    host_parts=(
+        Part("ephemeralcontainers", ("spec.ephemeralContainers",)),
+        Part(
+            "resize",
+            (
+                "spec.containers[].resources",
+                "spec.initContainers[].resources",
+                "spec.resources",
+            ),
+        ),
+        Part("status", ("status.conditions",)),
+    ),
+    virtual_parts=(
+        Part("binding", ("spec.nodeName",), body=virtual.binding),
+        Part("status", ("status",)),
+    ),
+    triggers=(Trigger(Side.HOST, "secrets", "child-of"),),
+    children=(Child("secrets", "child-of"),),
+    indexers={"persistentvolumeclaims": references.claims},
+    host_indexers={"node": nodes, "node-keeping": keeping_nodes},
+    on_host_gone=virtual.on_host_gone,
+    mirror_deletion=True,
+    graceful=True,
+)
