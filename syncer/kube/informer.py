@@ -1,18 +1,10 @@
 """Keeps a store equal to what an API server has of one resource: list, watch, and heal.
 
-    Listing ----list complete----> Watching ----connection ended----> Checking
-       ^  ^                           |                                  |  |
-       |  +---410, relist() asked-----+            still the same past --+  |
-       |                              ^                                  |  |
-       |                              +----------------------------------+  |
-       +--------the server's version is lower than one seen (rewound)-------+
-
 A list comes as a stream (``sendInitialEvents``) where the server has that, else in pages. It is
 collected beside the store and put in at once, as a difference: a list that breaks off changes
 nothing, and what was deleted while nobody watched is reported like any other change.
 
-Decisions are plain functions (:func:`classify`, :func:`following`, :func:`pause`); the class
-awaits and obeys them.
+What follows what is decided in :mod:`syncer.kube.phases`; here is what awaits and obeys.
 
 Invariants:
 * :meth:`Informer.run` ends by cancellation only; cancelling it leaves the store consistent;
@@ -32,16 +24,27 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 import orjson
 import structlog
 
 from syncer.kube.client import Client
-from syncer.kube.errors import ApiError, TransportError
+from syncer.kube.phases import (
+    PROGRESS,
+    Checking,
+    End,
+    Listing,
+    State,
+    Watching,
+    Why,
+    classify,
+    following,
+    meaning,
+    pause,
+)
 from syncer.kube.store import Snapshot, Store, version_of
 from syncer.kube.watch import (
     Bookmark,
@@ -79,86 +82,7 @@ HEALTHY_AFTER: Final = 10.0
 RELIST_SPACING: Final = 10.0
 """Lists that :meth:`Informer.relist` asks for start at least so many seconds apart."""
 
-BACKOFF: Final = (0.2, 30.0)
-"""Seconds: the upper end of the first pause after a failure, and of all."""
-
-REFUSED_PAUSE: Final = 30.0
-"""Seconds between attempts while the server forbids or doesn't know the resource."""
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """There is no view that a watch could start from.
-
-    Attributes:
-        rewound: the datastore was put back, so the list replaces everything.
-    """
-
-    rewound: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Checking:
-    """A connection ended: is the server's past still the one we know? It may be restored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Watching:
-    """The view is complete up to the store's version; changes come in."""
-
-
-State: TypeAlias = Listing | Checking | Watching
-
-
-class Why(StrEnum):
-    """Why a phase ended; the words of logs and metrics."""
-
-    LISTED = "listed"
-    CHECKED = "checked"
-    ASKED = "asked"
-    """Another part asked for a fresh list."""
-    CLOSED = "closed"
-    """The server ended the watch in order."""
-    LOST = "lost"
-    """The connection broke or could not be made."""
-    SILENT = "silent"
-    """Nothing came for too long."""
-    EXPIRED = "expired"
-    """The version or continue token is compacted (410)."""
-    REWOUND = "rewound"
-    UNSUPPORTED = "unsupported"
-    """The server has no streaming lists."""
-    UNAUTHORIZED = "unauthorized"
-    REFUSED = "refused"
-    """Forbidden, or not served at all."""
-    FAILED = "failed"
-    """Any other error status, or bytes that are no watch."""
-    BUG = "bug"
-    """An exception nobody expected."""
-
-
-_PROGRESS: Final = frozenset({Why.LISTED, Why.CHECKED, Why.ASKED, Why.UNSUPPORTED})
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a phase ended.
-
-    Attributes:
-        why: the reason.
-        message: one line for people.
-        status: HTTP status of an error answer, else 0.
-        retry_after: seconds the server asks to wait.
-        version: with REWOUND, the version that is too low.
-    """
-
-    why: Why
-    message: str = ""
-    status: int = 0
-    retry_after: float = 0.0
-    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,68 +112,6 @@ class Status:
     size: int
     ends: Mapping[str, int]
     errors: int
-
-
-def classify(error: Exception, *, streaming_list: bool) -> End:
-    """Say what an error of a phase means.
-
-    Args:
-        error: what was raised.
-        streaming_list: the server was asked for a streaming list, and nothing had come yet.
-    """
-    if isinstance(error, ApiError):
-        why = _meaning(error.status, error.reason, streaming_list=streaming_list)
-        return End(why, str(error), error.status, error.retry_after or 0.0)
-    if isinstance(error, TimeoutError):
-        return End(Why.SILENT, "nothing came in time")
-    if isinstance(error, TransportError):
-        silent = isinstance(error.cause, TimeoutError)
-        return End(Why.SILENT if silent else Why.LOST, str(error))
-    if isinstance(error, DecodeError):
-        return End(Why.FAILED, str(error))
-    return End(Why.BUG, f"{type(error).__name__}: {error}")
-
-
-def _meaning(status: int, reason: str, *, streaming_list: bool = False) -> Why:
-    if status == 410 or reason in ("Expired", "Gone"):
-        return Why.EXPIRED
-    if status in (400, 422) and streaming_list:
-        return Why.UNSUPPORTED
-    if status == 401:
-        return Why.UNAUTHORIZED
-    return Why.REFUSED if status in (403, 404, 405) else Why.FAILED
-
-
-def following(state: State, why: Why) -> State:
-    """Say which state follows when a state ended for a reason."""
-    match why:
-        case Why.LISTED | Why.CHECKED:
-            return Watching()
-        case Why.REWOUND:
-            return Listing(rewound=True)
-        case _ if isinstance(state, Listing):
-            return state
-        case Why.EXPIRED | Why.ASKED:
-            return Listing()
-        case _:
-            return Checking()
-
-
-def pause(end: End, failures: int, random: Callable[[], float]) -> float:
-    """Say how many seconds to wait before the next phase.
-
-    Args:
-        end: how the last one ended.
-        failures: how many ended in failure in a row, this one included.
-        random: gives numbers from 0 to 1.
-    """
-    if failures == 0:
-        return 0.0
-    first, most = BACKOFF
-    wait = min(most, first * 2.0 ** min(failures - 1, 16)) * (0.5 + random() / 2)
-    if end.why is Why.REFUSED:
-        wait = REFUSED_PAUSE * (0.75 + random() / 2)
-    return max(wait, end.retry_after)
 
 
 class _Page(msgspec.Struct):
@@ -315,7 +177,7 @@ class Informer:
         self._random = random
         self._watch_seconds = watch_seconds
         self._silence = silence
-        self._log = log.bind(resource=resource.full_name, namespace=namespace)
+        self._logger = log.bind(resource=resource.full_name, namespace=namespace)
 
         self._state: State = Listing()
         self._streaming = True  # until the server says that it has no streaming lists
@@ -389,11 +251,11 @@ class Informer:
                 case Watching():
                     return await self._watch()
         except Exception as error:
-            fresh = isinstance(self._state, Listing) and self._streaming and not self._proved
-            end = classify(error, streaming_list=fresh)
+            streaming = isinstance(self._state, Listing) and self._streaming
+            end = classify(error, streaming_list=streaming)
             if end.why is Why.BUG:
                 self._errors += 1
-                self._log.exception("informer failed")
+                self._logger.exception("informer failed")
             return end
         finally:
             self._snapshot = None
@@ -409,23 +271,24 @@ class Informer:
         if end.why is Why.REWOUND:
             self._tell_rewound(end)
         self._state = following(self._state, end.why)
-        if end.why in _PROGRESS or (end.why is Why.CLOSED and healthy):
+        if end.why in PROGRESS or (end.why is Why.CLOSED and healthy):
             return 0.0
         self._failures += 1
-        if end.why is not Why.CLOSED:
-            self._note(end)
+        self._note(end)
         return pause(end, self._failures, self._random)
 
     def _note(self, end: End) -> None:
         """Remember a failure, and log the first of a row."""
         if self._failing_since is None:
             self._failing_since = self._clock()
-            self._log.warning("watch interrupted", why=end.why.value, error=end.message)
+            self._logger.warning("watch interrupted", why=end.why.value, error=end.message)
         self._error = end
 
     def _recovered(self) -> None:
         if self._failing_since is not None:
-            self._log.info("watch recovered", seconds=round(self._clock() - self._failing_since, 1))
+            self._logger.info(
+                "watch recovered", seconds=round(self._clock() - self._failing_since, 1)
+            )
         self._failing_since = None
         self._error = None
 
@@ -434,7 +297,7 @@ class Informer:
             self._on_rewound(self._store.highest, end.version)
         except Exception:
             self._errors += 1
-            self._log.exception("rewind handler failed")
+            self._logger.exception("rewind handler failed")
 
     # Listing
 
@@ -483,7 +346,7 @@ class Informer:
                 snapshot.add(obj)
         except Exception:  # one object's trouble must neither stop the list nor delete it here
             self._errors += 1
-            self._log.exception("object not understood", object=str(key))
+            self._logger.exception("object not understood", object=str(key))
             snapshot.keep(key)
 
     def _complete(self, snapshot: Snapshot, version: int) -> End | None:
@@ -546,7 +409,7 @@ class Informer:
             raise
         finally:
             self._deadline = None
-        return End(Why.CLOSED)
+        return End(Why.CLOSED, "the server ended the watch early")
 
     def _opened(self) -> None:
         if self._snapshot is None:
@@ -555,15 +418,20 @@ class Informer:
 
     def _schedule_relist(self) -> None:
         """Let the open watch end when the list that was asked for is due."""
-        if self._asked and self._deadline is not None and self._snapshot is None:
-            wait = max(0.0, self._listed_at + RELIST_SPACING - self._clock())
-            self._deadline.reschedule(asyncio.get_running_loop().time() + wait)
+        if self._asked and self._snapshot is None:
+            self._end_after(max(0.0, self._listed_at + RELIST_SPACING - self._clock()))
+
+    def _end_after(self, seconds: float | None) -> None:
+        """Set after how many seconds the open connection, if any, is ended; ``None``: never."""
+        if self._deadline is not None and not self._deadline.expired():
+            now = asyncio.get_running_loop().time()
+            self._deadline.reschedule(None if seconds is None else now + seconds)
 
     def _take(self, event: Event) -> End | None:
         """Take an event; give a reason to end the watch, if it is one."""
         match event:
             case Failure(code, reason, message):
-                return End(_meaning(code, reason), f"{code} {reason}: {message}", code)
+                return End(meaning(code, reason), f"{code} {reason}: {message}", code)
             case _ if self._snapshot is not None:
                 return self._take_listed(self._snapshot, event)
             case Bookmark(version):
@@ -585,8 +453,7 @@ class Informer:
             if end := self._complete(snapshot, event.version):
                 return end
             self._state = Watching()
-            if self._deadline is not None:
-                self._deadline.reschedule(None)
+            self._end_after(None)
             self._schedule_relist()
         elif event.verb is Verb.DELETED:
             snapshot.remove(event.key, event.meta)
@@ -612,7 +479,7 @@ class Informer:
                 self._store.remove(key, version=meta.version, witnessed=False)
         except Exception:
             self._errors += 1
-            self._log.exception("object not understood", object=str(key))
+            self._logger.exception("object not understood", object=str(key))
 
     def _keeps(self, key: Key, obj: Object) -> bool:
         """Ask whether to hold an object; when in doubt, hold it."""
@@ -620,7 +487,7 @@ class Informer:
             return self._keep is None or self._keep(obj)
         except Exception:
             self._errors += 1
-            self._log.exception("keep failed", object=str(key))
+            self._logger.exception("keep failed", object=str(key))
             return True
 
 

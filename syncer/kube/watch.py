@@ -209,7 +209,8 @@ def _event(line: bytes) -> Event:
                 return Failure(status.code, status.reason, status.message)
             case _:
                 raise ValueError("its type is unknown")
-    except ValueError as error:  # msgspec's errors are ValueErrors and name a path, no contents
+    # msgspec's errors are ValueErrors that name a path, no contents; RecursionError: too deep.
+    except (ValueError, RecursionError) as error:
         raise DecodeError(f"a line of {len(line)} bytes is no watch event: {error}") from error
 
 
