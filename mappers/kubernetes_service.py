@@ -151,12 +151,13 @@ def _slice(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked |
         "addressType": _family(found[0][0]),
     }
     _label(result, SERVICE_NAME, KUBERNETES.name)
+    # Both lists are null when empty, as the API server writes them.
     result["endpoints"] = [
         {"addresses": [ip], "conditions": {"ready": ready}}
         for ip, ready in found
         if _family(ip) == result["addressType"]
-    ]
-    result["ports"] = subsets[0]["ports"] if subsets else []
+    ] or None
+    result["ports"] = subsets[0]["ports"] if subsets else None
     return result
 
 

@@ -1,0 +1,160 @@
+"""Nodes that stand in for the host's, which a tenant doesn't see.
+
+Direction: made in the virtual cluster, for each host node that a pod of the tenant's is on.
+Host name: the node's own; nothing is written on the host.
+Rewritten: nothing.
+Read back: nothing but the name; sizes and versions are made up, the node is always ready.
+Never copied: labels, taints, addresses, images and everything else of the host's node.
+Source: vcluster v0.16.4 ``pkg/controllers/resources/nodes/fake_syncer.go``. Needs the virtual
+    controller manager without ``nodelifecycle``, since nobody sends heartbeats.
+
+A pod of a DaemonSet neither brings a node nor keeps it: it is there because the node is, and
+would otherwise hold on to it, or call it back, for ever.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from typing import Final
+
+from syncer.naming import PREFIX, safe_concat
+from syncer.types import (
+    Context,
+    Direction,
+    Key,
+    Kind,
+    Need,
+    Object,
+    Part,
+    Query,
+    Resource,
+    Side,
+    Skip,
+    Trigger,
+)
+
+FAKE_NODE: Final = f"{PREFIX}fake-node"
+"""Label on the nodes that are ours."""
+
+KEEPING_INDEX: Final = "node-keeping"
+"""Index on host pods: the node that a pod, unless it is a DaemonSet's, is on."""
+
+KUBELET_VERSION: Final = "v0.0.0-fake"
+"""A version that no kubelet has: nothing may be concluded from it."""
+
+_NOT_READY: Final = "node.kubernetes.io/not-ready"
+"""The taint that admission puts on every new node, and that nobody else would take off."""
+
+_SIZE: Final = {
+    "cpu": "16",
+    "ephemeral-storage": "100Gi",
+    "hugepages-1Gi": "0",
+    "hugepages-2Mi": "0",
+    "memory": "32Gi",
+    "pods": "110",
+}
+_CONDITIONS: Final = (
+    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory"),
+    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+)
+
+
+def _keeping(name: str) -> Query:
+    return Query(Side.HOST, "pods", KEEPING_INDEX, name)
+
+
+def _related(source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
+    return (_keeping(source["metadata"]["name"]),)
+
+
+def is_fake(virtual: Object) -> bool:
+    """Say whether a virtual node is one of ours."""
+    return (virtual["metadata"].get("labels") or {}).get(FAKE_NODE) == "true"
+
+
+def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
+    if not ctx.queries.get(_keeping(key.name)):
+        return Skip("no pod keeps the node")
+    if virtual is None:
+        return _fresh(key.name)
+    _untaint(virtual.get("spec", {}))
+    status = virtual.get("status") or {}
+    for field in ("capacity", "allocatable"):
+        status[field] = {**(status.get(field) or {}), **_SIZE}
+    status["conditions"] = _with_conditions(status.get("conditions") or ())
+    virtual["status"] = status
+    return virtual
+
+
+def _fresh(name: str) -> Object:
+    labels = {
+        FAKE_NODE: "true",
+        "beta.kubernetes.io/arch": "amd64",
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "kubernetes.io/hostname": safe_concat("fake", name),
+        "kubernetes.io/os": "linux",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {},
+        "status": {
+            "addresses": [{"type": "Hostname", "address": name}],
+            "allocatable": dict(_SIZE),
+            "capacity": dict(_SIZE),
+            "conditions": _with_conditions(()),
+            "nodeInfo": _node_info(name),
+        },
+    }
+
+
+def _node_info(name: str) -> Object:
+    """Give what the API demands of a node; the ids are made from the name, so they stay."""
+    identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+    return {
+        "architecture": "amd64",
+        "bootID": identity,
+        "containerRuntimeVersion": "docker://19.3.12",
+        "kernelVersion": "4.19.76-fakelinux",
+        "kubeProxyVersion": KUBELET_VERSION,
+        "kubeletVersion": KUBELET_VERSION,
+        "machineID": identity,
+        "operatingSystem": "linux",
+        "osImage": "Fake Kubernetes Image",
+        "systemUUID": identity,
+    }
+
+
+def _with_conditions(present: Iterable[Object]) -> list[Object]:
+    """Give the conditions there are, ours as they should be; times are left as they are."""
+    by_type = {condition["type"]: condition for condition in present}
+    for type_, status, reason, message in _CONDITIONS:
+        wanted = {"type": type_, "status": status, "reason": reason, "message": message}
+        by_type[type_] = {**by_type.get(type_, {}), **wanted}
+    return list(by_type.values())
+
+
+def _untaint(spec: Object) -> None:
+    taints = [taint for taint in spec.get("taints") or () if taint.get("key") != _NOT_READY]
+    if taints:
+        spec["taints"] = taints
+    else:
+        spec.pop("taints", None)
+
+
+KIND = Kind(
+    name="fake-nodes",
+    resource=Resource("", "v1", "nodes", "Node", namespaced=False),
+    direction=Direction.DERIVED,
+    component="fake-node-syncer",
+    related=_related,
+    derive=_derive,
+    derived_mark=is_fake,
+    virtual_parts=(Part("status", ("status",)),),
+    triggers=(Trigger(Side.HOST, "pods", KEEPING_INDEX),),
+)
