@@ -87,7 +87,7 @@ class Option:
         repeated: a list: may be given several times, or once with commas.
         shown_default: what to show as default when it depends on something else.
         ambient: a foreign environment variable that counts when nothing else says anything.
-        replaced_by: what to use instead of a deprecated setting; ``""``: it isn't deprecated.
+        deprecated: what to tell those who use it, as a clause; ``""``: it isn't deprecated.
         flag: whether there is a flag, ``SYNCER_`` variable and file key at all.
     """
 
@@ -96,7 +96,7 @@ class Option:
     repeated: bool = False
     shown_default: str = ""
     ambient: str = ""
-    replaced_by: str = ""
+    deprecated: str = ""
     flag: bool = True
 
 
@@ -316,7 +316,6 @@ ImageMap: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_image_map)]
 Listen: TypeAlias = Annotated[Address | None, PlainValidator(_address)]
 
 _DEPRECATED = "Deprecated"
-_NO_EFFECT = "nothing: it has no effect"
 _NOTHING: tuple[object, ...] = ("", (), {}, None)
 
 
@@ -326,19 +325,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Deprecated ones stand first: the fields that replace them look at them.
-    suffix: Annotated[DnsLabel, Option(_DEPRECATED, "NAME", replaced_by="--name")] = Field(
-        default="", description="Name of the virtual cluster, when --name is not given."
+    suffix: Annotated[DnsLabel, Option(_DEPRECATED, "NAME", deprecated="use --name")] = Field(
+        default="", description="Name of the virtual cluster, where --name is not given."
     )
-    fake_nodes: Annotated[Bool, Option(_DEPRECATED, replaced_by="--sync=nodes")] = Field(
+    fake_nodes: Annotated[Bool, Option(_DEPRECATED, deprecated="use --sync=nodes")] = Field(
         default=True, description="With false, the same as --sync=nodes."
     )
     fake_persistent_volumes: Annotated[
-        Bool, Option(_DEPRECATED, replaced_by="--sync=persistentvolumes")
+        Bool, Option(_DEPRECATED, deprecated="use --sync=persistentvolumes")
     ] = Field(default=True, description="With false, the same as --sync=persistentvolumes.")
     disable_sync_resources: Annotated[
-        Words, Option(_DEPRECATED, "KIND", repeated=True, replaced_by="--sync=-KIND")
-    ] = Field(default=(), description="Kinds that are not synced.")
-    rewrite_host_paths: Annotated[Bool, Option(_DEPRECATED, replaced_by=_NO_EFFECT)] = Field(
+        Words, Option(_DEPRECATED, "KIND", repeated=True, deprecated="use --sync=-KIND")
+    ] = Field(default=(), description="The same as --sync=-KIND.")
+    rewrite_host_paths: Annotated[Bool, Option(_DEPRECATED, deprecated="it has no effect")] = Field(
         default=False, description="Ignored: log paths of the host are always rewritten."
     )
 
@@ -642,8 +641,8 @@ def quoted(value: object) -> str:
 
 def _deprecations(given: Mapping[str, _Given]) -> Iterator[str]:
     for name, source in given.items():
-        if instead := _option(name).replaced_by:
-            yield f"{source.where} is deprecated; use {instead}"
+        if clause := _option(name).deprecated:
+            yield f"{source.where} is deprecated: {clause}"
 
 
 def _read_namespace(path: Path) -> str:
@@ -754,8 +753,6 @@ def _row(entry: Entry) -> str:
         text += " A list."
     if entry.option.ambient:
         text += f" Falls back on `{entry.option.ambient}`."
-    if entry.option.replaced_by:
-        text += f" Use instead: {entry.option.replaced_by}."
     cells = [f"`--{entry.flag}{value}`", f"`{entry.variable}`", default, text.replace("|", "\\|")]
     return f"| {' | '.join(cells)} |"
 
