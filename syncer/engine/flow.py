@@ -1,8 +1,9 @@
 """How many requests to have in flight to one API server: as many as it profits from.
 
-The limit grows by one per round (``limit`` completions) while more in flight means more done,
-shrinks gently once it only means a longer wait, and halves when the server says it is too much
-(429, 5xx, timeouts), at most once per round trip. ``Retry-After`` stops new requests for as long.
+The limit grows by one per round (``limit`` requests begun and done under it) while more in flight
+means more done, shrinks gently once it only means a longer wait, and halves when the server says
+it is too much (429, 5xx, timeouts), at most once per round trip. ``Retry-After`` stops new
+requests for as long.
 
 Whether the server profits is read off the latency. With n in flight and latency L it does n/L a
 second, so L stays while the server has room and grows in proportion to n once it is saturated.
@@ -51,8 +52,9 @@ MEMORY: Final = 0.95
 MIN_WEIGHT: Final = 5.0
 """Rounds (weighted) before the line is believed."""
 
-MIN_SPREAD: Final = 0.04
-"""Standard deviation of log limit before the slope is believed: about 4 % of the limit."""
+MIN_SPREAD: Final = 0.03
+"""Standard deviation of log limit before the slope is believed: about 3 % of the limit, which
+one gentle step down and the way back up give."""
 
 MAX_PAUSE: Final = 60.0
 """Longest Retry-After obeyed, in seconds; a wrong header must not stop us for hours."""
@@ -144,6 +146,9 @@ class AdaptiveLimit:
         self.paused_until = -math.inf
         # Failures of requests begun before this are of the round trip that was cut for already.
         self._last_cut = -math.inf
+        # A round counts what began in it: what began earlier may have run under another limit.
+        # Every round, as the first to end are the quick ones, and rounds must be comparable.
+        self._round_begun = -math.inf
         # This round: completions that count, those that met a full limit, sum of latencies.
         self._count = 0
         self._full = 0
@@ -167,23 +172,25 @@ class AdaptiveLimit:
         if outcome in (Outcome.THROTTLED, Outcome.FAILED):
             self._cut(now, now - latency)
             return
+        if now - latency < self._round_begun:
+            return
         self._count += 1
         self._full += full
         self._seconds += latency
         if self._count >= self.limit:
-            self._end_round()
+            self._end_round(now)
 
     def _cut(self, now: float, begun: float) -> None:
         if begun < self._last_cut:
             return
         self._last_cut = now
         self.limit = max(self._floor, self.limit // 2)
-        self._reset_round()
+        self._begin_round(now)
 
-    def _end_round(self) -> None:
+    def _end_round(self, now: float) -> None:
         latency = max(self._seconds / self._count, 1e-6)
         used = 2 * self._full >= self._count
-        self._reset_round()
+        self._begin_round(now)
         if not used:
             return
         surge = latency > SURGE * self._line.expected(self.limit)
@@ -195,7 +202,8 @@ class AdaptiveLimit:
         else:
             self.limit = min(self._cap, self.limit + 1)
 
-    def _reset_round(self) -> None:
+    def _begin_round(self, now: float) -> None:
+        self._round_begun = now
         self._count = self._full = 0
         self._seconds = 0.0
 
