@@ -63,6 +63,15 @@ class Authority:
         )
         return cls(_write(directory, name, certificate, key), certificate, key)
 
+    @classmethod
+    def load(cls, pair: Pair) -> "Authority":
+        """Read an authority that `create` made."""
+        certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+        key = serialization.load_pem_private_key(pair.key.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{pair.key} holds no elliptic-curve key")
+        return cls(pair, certificate, key)
+
     def client(self, directory: Path, name: str, user: str, groups: Sequence[str] = ()) -> Pair:
         """Make `name.crt` and `name.key`, by which a client is `user`, member of `groups`."""
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]

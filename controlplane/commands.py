@@ -29,6 +29,8 @@ _ADVERTISED = "192.0.2.1"  # documentation range: an Endpoints object may not ho
 _POD_CIDR = "10.245.0.1/16"  # for nodes that tests add without a range of their own
 _KWOK_DATA = Path(__file__).parent / "kwok"
 _CLIENT_QPS = 500  # the controllers' own client limit would throttle tests and benchmarks
+DATABASE = "state.db"
+"""Name of kine's file."""
 POD_LOG = "pod.log"
 """Name of the file that every fake pod's log is read from."""
 
@@ -40,7 +42,9 @@ class Settings:
     Attributes:
         service_cidr: range of service IPs; a virtual plane takes its host's.
         compact_interval: Go duration between kine's own compactions; "0s" leaves them to the API
-            server (every five minutes).
+            server (every five minutes). To make history expire, so that clients meet 410: restart
+            kube-apiserver, which forgets what watches could resume from; lists by pages expire
+            when moreover kine has compacted ("1s" and `compact_min_retain=1` see to that).
         compact_min_retain: revisions that kine keeps when it compacts.
         api_server_flags: further flags of kube-apiserver; a repeated flag overrides ours.
         controller_manager_flags: the same for kube-controller-manager.
@@ -56,7 +60,9 @@ class Settings:
 def kine(tools: Tools, settings: Settings) -> list[str]:
     """Return kine's command: an etcd on SQLite."""
     # No fsync: a killed process loses nothing by it, only a machine that loses power does.
-    database = "sqlite://state.db?_journal=WAL&cache=shared&_busy_timeout=30000&_txlock=immediate"
+    database = (
+        f"sqlite://{DATABASE}?_journal=WAL&cache=shared&_busy_timeout=30000&_txlock=immediate"
+    )
     return [
         str(tools.kine),
         f"--listen-address=unix://{_KINE_SOCKET}",
