@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +42,7 @@ from syncer.ops.health import Health
 from syncer.ops.metrics import Metrics
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
-from syncer.types import Direction, Key, Kind, Object, Resource, Side
+from syncer.types import Direction, Indexer, Key, Kind, Object, Resource, Side
 
 REFUSED_SECONDS: Final = 30.0
 """How long credentials may be refused at start before the process gives up."""
@@ -148,7 +149,7 @@ class App:
                 indexes=indexes.get((side, name), {}),
                 namespace=self._names.host_namespace if side is Side.HOST else "",
                 label_selector=selector if ours else "",
-                keep=(lambda obj, keep=keep: keep(obj, self._names)) if keep else None,
+                keep=partial(_keeps, keep, self._names) if keep else None,
             )
         for name, resource, own, listener in (
             (OWN_SERVICE, SERVICES, self._settings.service_name, self._owner_changed),
@@ -172,7 +173,7 @@ class App:
         name: str,
         resource: Resource,
         *,
-        indexes: Mapping[str, Callable[[Object], object]] | None = None,
+        indexes: Mapping[str, Indexer] | None = None,
         namespace: str = "",
         label_selector: str = "",
         field_selector: str = "",
@@ -224,6 +225,7 @@ class App:
             attendants["pods"] = PodTokens(
                 names=self._names,
                 in_secrets=self._settings.service_account_token_secrets,
+                cluster_domain=self._settings.cluster_domain,
                 view=self._view,
                 queue=self._queue,
                 writers=self._writers,
@@ -457,11 +459,15 @@ def _enabled(settings: Settings) -> dict[str, Kind]:
     return {kind.name: kind for kind in known if not kind.optional or kind.name in names}
 
 
+def _keeps(keep: Callable[[Object, Names], bool], names: Names, obj: Object) -> bool:
+    return keep(obj, names)
+
+
 def _informer_check(informer: Informer) -> Callable[[], str | None]:
     def check() -> str | None:
         if informer.synced:
             return None
         status = informer.status()
-        return status.last_error or f"{status.state}"
+        return status.error or status.state
 
     return check

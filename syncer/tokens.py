@@ -44,6 +44,7 @@ class PodTokens:
         *,
         names: Names,
         in_secrets: bool,
+        cluster_domain: str,
         view: View,
         queue: WorkQueue[Item],
         writers: Mapping[Side, Writer],
@@ -54,6 +55,7 @@ class PodTokens:
         Args:
             names: the tenant's names.
             in_secrets: keep tokens in a Secret; else in annotations of the host pod.
+            cluster_domain: DNS domain of the virtual cluster, for default audiences.
             view: the stores.
             queue: where renewals are queued.
             writers: by side.
@@ -61,6 +63,7 @@ class PodTokens:
         """
         self._names = names
         self._in_secrets = in_secrets
+        self._cluster_domain = cluster_domain
         self._view = view
         self._queue = queue
         self._writers = writers
@@ -78,91 +81,94 @@ class PodTokens:
             The host pod to create; with tokens in its annotations where they are kept there.
 
         Raises:
-            ApiError, TransportError, GateClosedError, NotReadyError: the pod can't be made yet.
+            ApiError, TransportError, GateClosedError, NotReadyError, NotConfirmedError: the pod
+                can't be made yet.
         """
-        needed = tokens.wanted_tokens(virtual)
+        needed = tokens.wanted_tokens(virtual, None, self._cluster_domain)
         if not needed:
             return wanted
         if not self._in_secrets:
             return tokens.with_token_annotations(wanted, await self._request(virtual, needed))
-        secret = self._secret(virtual)
-        if secret is None or self._renew_at(virtual, secret, needed) <= self._now():
+        secret = self._secret(virtual, None)
+        if secret is None or self._secret_due(virtual, secret, needed) <= self._now():
             await self._put(virtual, secret, await self._request(virtual, needed))
         return wanted
 
-    async def attend(self, virtual: Object, item: Item) -> None:
-        """Renew the tokens of a running pod when they are due, and queue the next renewal.
+    async def attend(self, virtual: Object, host: Object, item: Item) -> None:
+        """Renew the tokens of a pod when they are due, and queue the next renewal.
 
         Args:
             virtual: the virtual pod.
+            host: its host copy; its volumes say where its tokens are read from.
             item: its queue item.
 
         Raises:
-            ApiError, TransportError, GateClosedError, NotReadyError.
+            ApiError, TransportError, GateClosedError, NotReadyError, NotConfirmedError.
         """
         uid = virtual["metadata"]["uid"]
         known = self._due.get(item)
         if known is not None and known[0] == uid and self._now() < known[1]:
             return
-        needed = tokens.wanted_tokens(virtual)
+        needed = tokens.wanted_tokens(virtual, host, self._cluster_domain)
         if not needed:
             return
-        due = await self._renewed(virtual, needed)
+        if tokens.mounts_annotations(host):
+            due = await self._keep_annotations(virtual, host, needed)
+        else:
+            due = await self._keep_secret(virtual, host, needed)
         self._forget_gone()
         self._due[item] = (uid, due)
         self._queue.add_after(item, max(due - self._now(), 1.0))
 
-    async def _renewed(self, virtual: Object, needed: list[tokens.TokenWanted]) -> float:
-        """Renew what is due.
+    async def _keep_secret(
+        self, virtual: Object, host: Object, needed: list[tokens.TokenWanted]
+    ) -> float:
+        """Renew what is due in the Secret.
 
         Returns:
             When it is due next, in seconds since the epoch.
         """
-        if not self._in_secrets:
-            return await self._renewed_annotations(virtual, needed)
-        secret = self._secret(virtual)
-        due = self._renew_at(virtual, secret, needed) if secret else 0.0
+        secret = self._secret(virtual, host)
+        due = self._secret_due(virtual, secret, needed) if secret else 0.0
         if due > self._now():
             return due
         fresh = await self._request(virtual, needed)
         await self._put(virtual, secret, fresh)
         log.info("tokens renewed", pod=str(key_of(virtual)))
-        return min(tokens.renew_at(token) for token in fresh.values())
+        return min(map(tokens.renew_at, fresh.values()))
 
-    async def _renewed_annotations(
-        self, virtual: Object, needed: list[tokens.TokenWanted]
+    async def _keep_annotations(
+        self, virtual: Object, host: Object, needed: list[tokens.TokenWanted]
     ) -> float:
-        store = self._view.store(Side.HOST, PODS.full_name)
-        key = self._names.host_key(key_of(virtual))
-        host, target = store.get(key), store.get(key)
-        if host is None or target is None:
-            return self._now() + 1
+        """Renew what is due in the annotations; returns as :meth:`_keep_secret`."""
         present = tokens.annotated_tokens(host, needed)
         due = min(map(tokens.renew_at, present.values()), default=0.0)
         if len(present) == len(needed) and due > self._now():
             return due
         fresh = await self._request(virtual, needed)
-        patch = make_patch(host, tokens.with_token_annotations(target, fresh))
-        if patch is not None:
-            await self._writers[Side.HOST].patch(PODS, key, patch)
+        if patch := make_patch(host, tokens.with_token_annotations(host, fresh)):
+            await self._writers[Side.HOST].patch(PODS, key_of(host), patch)
         return min(map(tokens.renew_at, fresh.values()))
 
     # -- the Secret ------------------------------------------------------------------------------
 
-    def _secret(self, virtual: Object) -> Object | None:
+    def _secret(self, virtual: Object, host: Object | None) -> Object | None:
         """Give the pod's token Secret when it is one of ours."""
-        name = tokens.secret_key(virtual, self._names)
-        secret = self._view.store(Side.HOST, SECRETS.full_name).get(name)
-        return secret if secret is not None and self._is_ours(secret, virtual) else None
+        key = tokens.secret_key(virtual, self._names)
+        secret = self._view.store(Side.HOST, SECRETS.full_name).get(key)
+        return secret if secret is not None and self._is_ours(secret, virtual, host) else None
 
-    def _is_ours(self, secret: Object, virtual: Object) -> bool:
-        labels = secret["metadata"].get("labels") or {}
-        return (
-            labels.get(ownership.MANAGED_BY) == self._names.marker
-            and ownership.annotation(secret, ownership.CHILD_OF) == f"pods {key_of(virtual)}"
-        )
+    def _is_ours(self, secret: Object, virtual: Object, host: Object | None) -> bool:
+        """Say whether a Secret is this pod's, also when vcluster made it (the pod owns it then)."""
+        metadata = secret["metadata"]
+        if (metadata.get("labels") or {}).get(ownership.MANAGED_BY) != self._names.marker:
+            return False
+        if ownership.annotation(secret, ownership.CHILD_OF) == f"pods {key_of(virtual)}":
+            return True
+        uid = host["metadata"]["uid"] if host else None
+        return any(owner.get("uid") == uid for owner in metadata.get("ownerReferences") or ())
 
-    def _renew_at(self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]) -> float:
+    def _secret_due(self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]) -> float:
         """Say when a Secret's tokens are due; 0 when it lacks one or is a predecessor's."""
         if ownership.virtual_uid(secret) != virtual["metadata"]["uid"]:
             return 0.0
@@ -191,7 +197,7 @@ class PodTokens:
             secret = await writer.get(SECRETS, key_of(wanted))
             if secret is None:
                 raise NotConfirmedError("the Secret in the way has just gone")
-            if not self._is_ours(secret, virtual):
+            if not self._is_ours(secret, virtual, None):
                 raise NotReadyError(
                     f"the Secret for the tokens of pod {key_of(virtual)} can't be made: its name "
                     "is taken on the host; rename the pod, or the Secret "

@@ -354,10 +354,8 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
     match answer:
         case Blocked():
             return [Wait(answer)]
-        case Skip() if actual is None:
-            return []
         case Skip():
-            return [_delete_virtual(pair, actual, answer.reason)]
+            return [_delete_virtual(pair, actual, answer.reason)] if actual is not None else []
         case _ if actual is None:
             return [Create(Side.VIRTUAL, answer)]
         case _:

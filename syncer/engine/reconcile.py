@@ -55,7 +55,7 @@ class Attendant(Protocol):
     async def before_create(self, virtual: Object, wanted: Object) -> Object:
         """Make ready what the copy needs; gives the copy as it is to be created."""
 
-    async def attend(self, virtual: Object, item: Item) -> None:
+    async def attend(self, virtual: Object, host: Object, item: Item) -> None:
         """Keep up what an existing copy needs."""
 
 
@@ -215,7 +215,7 @@ class Reconciler:
             wrote |= await self._carry_out(kind, item, pair, ctx, action, wrote=wrote, seen=seen)
         attendant = self._attendants.get(kind.name)
         if attendant and virtual and host and "deletionTimestamp" not in virtual["metadata"]:
-            await attendant.attend(virtual, item)
+            await attendant.attend(virtual, host, item)
         return wrote
 
     def _check_progress(self, item: Item, actions: Sequence[Action]) -> None:

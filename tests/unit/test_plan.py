@@ -1,0 +1,427 @@
+"""The plan of a sync: a table of pairs of objects and the actions they call for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from syncer import ownership
+from syncer.engine.plan import (
+    Create,
+    Delete,
+    Pair,
+    Post,
+    Tell,
+    Update,
+    Wait,
+    graft,
+    plan,
+)
+from syncer.naming import Names
+from syncer.settings import Settings
+from syncer.types import (
+    Blocked,
+    Context,
+    Direction,
+    Gone,
+    Key,
+    Kind,
+    Notice,
+    Object,
+    OnHostGone,
+    Part,
+    Refused,
+    Resource,
+    Side,
+    Skip,
+)
+
+NAMES = Names("tenant-1", "host-ns")
+KEY = Key("default", "web")
+HOST_KEY = NAMES.host_key(KEY)
+OWNER = {"apiVersion": "v1", "kind": "Service", "name": "tenant-1", "uid": "owner"}
+THINGS = Resource("", "v1", "things", "Thing")
+
+
+def to_host(virtual: Object, ctx: Context) -> Object:
+    metadata = virtual["metadata"]
+    return {
+        "metadata": {"labels": ctx.names.labels(metadata.get("labels"))},
+        "spec": {"size": virtual["spec"]["size"]},
+    }
+
+
+def to_virtual(virtual: Object, host: Object | None, _ctx: Context) -> Object:
+    virtual["status"] = host["status"] if host and "status" in host else {}
+    return virtual
+
+
+KIND = Kind(
+    name="things",
+    resource=THINGS,
+    direction=Direction.TO_HOST,
+    to_host=to_host,
+    mutable=("spec.size",),
+    to_virtual=to_virtual,
+    virtual_parts=(Part("status", ("status",)),),
+)
+GRACEFUL = replace(KIND, graceful=True, mirror_deletion=True)
+
+
+def virtual_object(size: int = 1, uid: str = "v1", **metadata: Any) -> Object:
+    return {
+        "metadata": {
+            "name": "web",
+            "namespace": "default",
+            "uid": uid,
+            "resourceVersion": "5",
+            **metadata,
+        },
+        "spec": {"size": size},
+        "status": {"phase": "Ready"},
+    }
+
+
+def host_object(size: int = 1, uid: str = "h1", virtual_uid: str = "v1", **metadata: Any) -> Object:
+    wanted = to_host(virtual_object(size), context())
+    host = ownership.stamp(wanted, virtual_object(size, virtual_uid), NAMES, OWNER)
+    host["metadata"] |= {"uid": uid, "resourceVersion": "9", **metadata}
+    host["status"] = {"phase": "Ready"}
+    return host
+
+
+def context() -> Context:
+    return Context(NAMES, Settings(name="tenant-1"))
+
+
+def pair(virtual: Object | None, host: Object | None, **more: Any) -> Pair:
+    kept = orjson.dumps([virtual, host])
+    return Pair(
+        KEY,
+        lambda: orjson.loads(kept)[0],
+        lambda: orjson.loads(kept)[1],
+        HOST_KEY,
+        owner=OWNER,
+        **more,
+    )
+
+
+LEAVING = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+
+
+def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False) -> Any:
+    """What a table row compares of a Delete; ``look``: both looks at live servers are asked."""
+    return (side, uid, grace, look, look)
+
+
+@pytest.mark.parametrize(
+    ("kind", "virtual", "host", "witnessed", "expected"),
+    [
+        pytest.param(KIND, None, None, None, [], id="nobody is there: nothing to do"),
+        pytest.param(KIND, virtual_object(), host_object(), None, [], id="an equal pair: nothing"),
+        pytest.param(
+            KIND,
+            None,
+            host_object(**LEAVING),
+            None,
+            [],
+            id="an orphan that is leaving already: nothing",
+        ),
+        pytest.param(
+            KIND,
+            None,
+            host_object(),
+            "v1",
+            [delete(Side.HOST, "h1")],
+            id="a deletion the watch saw: host copy deleted",
+        ),
+        pytest.param(
+            KIND,
+            None,
+            host_object(),
+            None,
+            [delete(Side.HOST, "h1", look=True)],
+            id="an orphan nobody saw die: only after looks at live servers",
+        ),
+        pytest.param(
+            KIND,
+            None,
+            host_object(virtual_uid="v0"),
+            "v1",
+            [delete(Side.HOST, "h1", look=True)],
+            id="the witnessed deletion was of another object: look",
+        ),
+        pytest.param(
+            KIND,
+            virtual_object(uid="v2"),
+            host_object(),
+            None,
+            [delete(Side.HOST, "h1")],
+            id="made again under the name: the old copy goes first",
+        ),
+        pytest.param(
+            KIND,
+            virtual_object(uid="v2"),
+            host_object(**LEAVING),
+            None,
+            [],
+            id="made again and the old copy is leaving: wait",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**LEAVING),
+            host_object(),
+            None,
+            [delete(Side.HOST, "h1", grace=30)],
+            id="virtual deleting: host deleted with the same grace",
+        ),
+        pytest.param(
+            KIND,
+            virtual_object(**LEAVING),
+            host_object(),
+            None,
+            [delete(Side.HOST, "h1")],
+            id="virtual deleting, no grace in the kind",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**LEAVING),
+            host_object(**LEAVING),
+            None,
+            [],
+            id="both deleting with the same grace: wait",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**{**LEAVING, "deletionGracePeriodSeconds": 5}),
+            host_object(**LEAVING),
+            None,
+            [delete(Side.HOST, "h1", grace=5)],
+            id="the tenant shortened the grace: host told",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**LEAVING),
+            host_object(**{**LEAVING, "deletionGracePeriodSeconds": 5}),
+            None,
+            [delete(Side.VIRTUAL, "v1", grace=5)],
+            id="the host shortened the grace: tenant told",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**LEAVING),
+            None,
+            None,
+            [delete(Side.VIRTUAL, "v1", grace=0)],
+            id="host gone while virtual deleting: virtual finalised",
+        ),
+        pytest.param(
+            GRACEFUL,
+            virtual_object(**{**LEAVING, "deletionGracePeriodSeconds": 0}),
+            None,
+            None,
+            [],
+            id="finalised already, a finalizer holds it: nothing",
+        ),
+        pytest.param(
+            KIND,
+            virtual_object(**LEAVING),
+            None,
+            None,
+            [],
+            id="declarative kind held by a finalizer: nothing",
+        ),
+        pytest.param(
+            replace(GRACEFUL, on_host_gone=lambda _v: OnHostGone.DELETE_VIRTUAL),
+            virtual_object(),
+            None,
+            None,
+            [(Side.VIRTUAL, "v1", 0, True, True)],
+            id="a started pod whose copy vanished: reported gone, after looks",
+        ),
+        pytest.param(
+            replace(KIND, to_host=lambda _v, _c: Skip("unused")),
+            virtual_object(),
+            host_object(),
+            None,
+            [delete(Side.HOST, "h1")],
+            id="not wanted any more: removed",
+        ),
+        pytest.param(
+            replace(KIND, to_virtual=lambda _v, _h, _c: Gone("other node")),
+            virtual_object(),
+            host_object(),
+            None,
+            [delete(Side.VIRTUAL, "v1", grace=0)],
+            id="the mapper says it can't be: deleted for its owner to make anew",
+        ),
+    ],
+)
+def test_deletions(
+    kind: Kind,
+    virtual: Object | None,
+    host: Object | None,
+    witnessed: str | None,
+    expected: list[Any],
+) -> None:
+    """Who is deleted, with which grace, and after which looks at the live servers."""
+    actions = plan(kind, pair(virtual, host, virtual_deleted=witnessed), context())
+    assert all(isinstance(action, Delete) for action in actions)
+    assert expected == [
+        (action.side, action.uid, action.grace, action.confirm, action.identity)
+        for action in actions
+        if isinstance(action, Delete)
+    ]
+
+
+def test_a_mirrored_deletion_asks_who_the_host_is() -> None:
+    """A terminating host copy deletes the virtual object, if the host is still the same."""
+    [action] = plan(GRACEFUL, pair(virtual_object(), host_object(**LEAVING)), context())
+    assert isinstance(action, Delete)
+    assert (action.side, action.grace, action.identity) == (Side.VIRTUAL, 30, True)
+
+
+def test_a_declarative_copy_that_terminates_is_waited_for() -> None:
+    """Without mirroring, nothing is done until the host object is gone; then it's made again."""
+    assert plan(KIND, pair(virtual_object(), host_object(**LEAVING)), context()) == []
+    [action] = plan(KIND, pair(virtual_object(), None), context())
+    assert isinstance(action, Create)
+
+
+def test_a_new_object_is_created_with_all_marks() -> None:
+    """What is sent first is complete: no second write is needed."""
+    [action] = plan(KIND, pair(virtual_object(), None), context())
+    assert isinstance(action, Create)
+    assert action.side is Side.HOST
+    assert Key("default", "web") == ownership.virtual_key(action.wanted, NAMES)
+    assert action.wanted["metadata"]["ownerReferences"][0]["uid"] == "owner"
+
+
+def test_a_change_is_one_patch_each_way() -> None:
+    """The tenant's change goes down, the host's status comes up, each in one write."""
+    host = host_object()
+    host["status"] = {"phase": "Failed"}
+    down, up = plan(KIND, pair(virtual_object(size=2), host), context())
+    assert isinstance(down, Update)
+    assert (down.side, down.subresource) == (Side.HOST, "")
+    assert down.patch.body == {"metadata": {"uid": "h1"}, "spec": {"size": 2}}
+    assert isinstance(up, Update)
+    assert (up.side, up.subresource) == (Side.VIRTUAL, "status")
+    assert up.patch.body == {"metadata": {"uid": "v1"}, "status": {"phase": "Failed"}}
+
+
+def test_a_restamped_kind_keeps_its_copy() -> None:
+    """Made again under the same name: only the UID mark changes on the host."""
+    kind = replace(KIND, restamp=True)
+    [action] = plan(kind, pair(virtual_object(uid="v2"), host_object()), context())
+    assert isinstance(action, Update)
+    assert action.patch.body == {
+        "metadata": {"uid": "h1", "annotations": {ownership.OBJECT_UID: "v2"}}
+    }
+
+
+def test_a_copy_without_a_uid_mark_is_taken_over() -> None:
+    """Copies of vcluster v0.7 carry no UID: they get one and stay."""
+    host = host_object()
+    del host["metadata"]["annotations"][ownership.OBJECT_UID]
+    [action] = plan(KIND, pair(virtual_object(), host), context())
+    assert isinstance(action, Update)
+
+
+@pytest.mark.parametrize("host", [None, host_object()], ids=["absent", "present"])
+def test_refusals_and_waits_are_said_and_change_nothing(host: Object | None) -> None:
+    """A mapper that won't or can't yet writes nothing to the host."""
+    refused = replace(KIND, to_host=lambda _v, _c: Refused("spec.x: no"))
+    [told] = plan(refused, pair(virtual_object(), host), context())
+    assert told == Tell(Notice("SyncError", "spec.x: no"))
+    blocked = Blocked("waits")
+    waiting = replace(KIND, to_host=lambda _v, _c: blocked)
+    assert [Wait(blocked)] == plan(waiting, pair(virtual_object(), host), context())
+
+
+def test_skip_backsync_keeps_an_orphan() -> None:
+    """Host objects that serve another object stay without a virtual namesake."""
+    host = host_object()
+    host["metadata"]["annotations"][ownership.SKIP_BACKSYNC] = "true"
+    assert plan(KIND, pair(None, host), context()) == []
+
+
+def test_children_go_after_the_copy() -> None:
+    """Children are removed when both sides are gone, not while the host copy is there."""
+    child = ("secrets", Key("host-ns", "token"), "c1", "v1")
+    [action] = plan(KIND, pair(None, None, children=(child,)), context())
+    assert isinstance(action, Delete)
+    assert (action.resource, action.key, action.uid) == ("secrets", Key("host-ns", "token"), "c1")
+    actions = plan(KIND, pair(None, host_object(), children=(child,)), context())
+    assert [action.resource for action in actions if isinstance(action, Delete)] == [""]
+
+
+def test_parts_go_through_their_subresources() -> None:
+    """Each subresource gets its own write, the binding as an own object, in order."""
+
+    def bound(virtual: Object, host: Object | None, ctx: Context) -> Object:
+        assert host is not None
+        virtual["spec"]["nodeName"] = "node-0"
+        virtual["metadata"]["labels"] = {"a": "b"}
+        return to_virtual(virtual, host, ctx)
+
+    kind = replace(
+        KIND,
+        to_virtual=bound,
+        virtual_parts=(
+            Part("binding", ("spec.nodeName",), lambda _a, w: {"target": w["spec"]["nodeName"]}),
+            Part("status", ("status",)),
+        ),
+    )
+    host = host_object()
+    host["status"] = {"phase": "Running"}
+    main, binding, status = plan(kind, pair(virtual_object(), host), context())
+    assert isinstance(main, Update)
+    assert main.patch.body == {"metadata": {"uid": "v1", "labels": {"a": "b"}}}
+    assert Post(Side.VIRTUAL, KEY, "binding", {"target": "node-0"}) == binding
+    assert isinstance(status, Update)
+    assert status.subresource == "status"
+
+
+DERIVED = Kind(
+    name="derived",
+    resource=THINGS,
+    direction=Direction.DERIVED,
+    derive=lambda _k, virtual, _c: {**(virtual or {"metadata": {}}), "spec": {"size": 1}},
+    derived_mark=lambda virtual: virtual["metadata"].get("labels") == {"ours": "true"},
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "virtual", "expected"),
+    [
+        pytest.param(DERIVED, virtual_object(labels={"ours": "true"}), [], id="as it should be"),
+        pytest.param(DERIVED, virtual_object(size=2), [], id="a tenant's own object is left alone"),
+        pytest.param(DERIVED, None, [Create], id="missing: made"),
+        pytest.param(
+            DERIVED, virtual_object(size=2, labels={"ours": "true"}), [Update], id="differs: patched"
+        ),
+        pytest.param(
+            replace(DERIVED, derive=lambda _k, _v, _c: Skip("not needed")),
+            virtual_object(labels={"ours": "true"}),
+            [Delete],
+            id="not needed any more: removed",
+        ),
+    ],
+)
+def test_derived_objects(kind: Kind, virtual: Object | None, expected: list[type]) -> None:
+    """Derived objects are made, kept and removed; others of that name are not ours."""
+    assert expected == [type(action) for action in plan(kind, pair(virtual, None), context())]
+
+
+def test_grafting_a_list_field_matches_by_name() -> None:
+    """Only the named field of elements with the same name is taken over."""
+    base = {"c": [{"name": "a", "x": 1, "y": 1}, {"name": "injected", "x": 9}]}
+    donor = {"c": [{"name": "a", "x": 2, "y": 2}]}
+    assert graft(base, donor, "c[].x") == {
+        "c": [{"name": "a", "x": 2, "y": 1}, {"name": "injected", "x": 9}]
+    }
+    assert base["c"][0]["x"] == 1
