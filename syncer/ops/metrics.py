@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, Protocol, TypeVar
 
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
@@ -39,7 +38,7 @@ from prometheus_client.registry import Collector
 from syncer.types import Side
 from syncer.version import installed_version
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of what :meth:`Metrics.render` gives."""
 
 LAG_INTERVAL: Final = 0.5
