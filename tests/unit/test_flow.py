@@ -121,6 +121,17 @@ def test_shrinks_gently_when_others_load_the_server(clock: Clock) -> None:
     assert before // 2 < limit.limit < before
 
 
+def test_shrinks_when_latency_jumps_below_the_known_limits(clock: Clock) -> None:
+    """A server that answers much later than it did with more in flight is loaded by others."""
+    limit = AdaptiveLimit(start=16, clock=clock)
+    for _ in range(20):
+        play_round(limit, clock, 0.01)
+    limit.completed(Outcome.FAILED, 0.01, full=True)
+    before = limit.limit
+    play_round(limit, clock, 0.05)
+    assert before // 2 < limit.limit < before
+
+
 def test_new_latency_becomes_the_baseline(clock: Clock) -> None:
     """A server that became slower for good does not hold the limit down for ever."""
     limit = AdaptiveLimit(start=16, clock=clock)
@@ -276,6 +287,21 @@ async def test_nobody_starts_before_retry_after() -> None:
     async with asyncio.timeout(2):
         await waiter
     assert limiter.pause == 0
+
+
+async def test_newcomers_do_not_overtake_when_a_pause_ends(clock: Clock) -> None:
+    """Who waited through a Retry-After goes first, even if its timer is late."""
+    limiter = Limiter(start=1, clock=clock)
+    await limiter.acquire()
+    limiter.release(Outcome.THROTTLED, 0.01, retry_after=30)
+    waiter = asyncio.create_task(limiter.acquire())
+    await settle()
+    clock.now += 31
+    newcomer = asyncio.create_task(limiter.acquire())
+    await settle()
+    assert waiter.done()
+    assert not newcomer.done()
+    newcomer.cancel()
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["while waiting", "as it is given the slot"])

@@ -107,6 +107,12 @@ MERGE = [
         id="named element gone",
     ),
     pytest.param(
+        obj(spec={"ports": [{"name": "a"}, {"name": "b"}]}),
+        obj(spec={"ports": [{"name": "b"}, {"name": "a"}]}),
+        {"spec": {"ports": [{"name": "b"}, {"name": "a"}]}},
+        id="named elements change places",
+    ),
+    pytest.param(
         obj(spec={"env": [{"name": "a", "v": 1}, {"name": "a", "v": 2}]}),
         obj(spec={"env": [{"name": "a", "v": 1}, {"name": "a", "v": 3}]}),
         {"spec": {"env": [{"name": "a", "v": 1}, {"name": "a", "v": 3}]}},

@@ -206,6 +206,29 @@ def test_shortest_delay_counts(
     assert list(drain(queue)) == []
 
 
+def test_shortened_delay_leaves_nothing_behind(queue: WorkQueue[str], clock: Clock) -> None:
+    """The end of a delay that was made shorter ends no later delay of the item."""
+    queue.add_after("a/1", 10)
+    queue.add_after("a/1", 3)
+    queue.add_after("b/1", 5)
+    clock.now += 3
+    assert list(drain(queue)) == ["a/1"]
+    queue.add_after("a/1", 20)
+    clock.now += 7
+    assert list(drain(queue)) == ["b/1"]
+    clock.now += 13
+    assert list(drain(queue)) == ["a/1"]
+
+
+def test_live_delay_is_not_lowered(queue: WorkQueue[str], clock: Clock) -> None:
+    """Of two delays of an item, low and live, live counts."""
+    queue.add_after("a/1", 3, low=True)
+    queue.add_after("a/1", 5)
+    queue.add_after("a/0", 2, low=True)
+    clock.now += 5
+    assert list(drain(queue)) == ["a/1", "a/0"]
+
+
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_no_delay_is_an_add(queue: WorkQueue[str], seconds: float) -> None:
     """A delay of nothing queues at once."""
