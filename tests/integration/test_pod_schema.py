@@ -99,7 +99,8 @@ def _resolved(schemas: Object, schema: Object) -> Object:
     while True:
         [inner] = schema.get("allOf") or [schema]
         if "$ref" not in inner:
-            return inner if inner is not schema else schema
+            found: Object = inner
+            return found
         schema = schemas[inner["$ref"].rpartition("/")[2]]
 
 

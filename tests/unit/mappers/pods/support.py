@@ -16,6 +16,7 @@ NAMES = Names("vc", "host-ns")
 NAMESPACE = "shop"
 KUBERNETES_IP = "10.96.0.1"
 DNS_IP = "10.96.0.10"
+_DEFAULTS = Settings()
 
 
 def pod(spec: Object | None = None, status: Object | None = None, **metadata: Any) -> Object:
@@ -80,7 +81,8 @@ def context(
     **settings: Any,
 ) -> Context:
     """Give the context that the engine would: exactly what ``related`` declares."""
-    bare = Context(names, Settings(**settings), synced or {})
+    chosen = Settings(**settings) if settings else _DEFAULTS
+    bare = Context(names, chosen, synced or {})
     objects: dict[Ref, Object | None] = {}
     queries: dict[Query, Sequence[Object]] = {}
     everything = {**WORLD, **(world or {})}

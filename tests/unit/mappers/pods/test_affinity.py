@@ -123,7 +123,7 @@ def test_spread_counts_own_namespace(selector: Object, labels: dict[str, str]) -
 
 def test_node_affinity_passes() -> None:
     """Affinity to nodes is the same on both sides."""
-    node = {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": []}}}
+    node: Object = {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": []}}}
     assert wanted(pod({"affinity": node}))["spec"]["affinity"] == node
 
 

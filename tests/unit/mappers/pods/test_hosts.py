@@ -43,7 +43,10 @@ def test_pod_is_left_alone(spec: Any, annotations: Any, settings: Any) -> None:
 def test_hosts_are_rewritten(registry: str, image: str) -> None:
     """The init container comes first, and all others mount the file it writes."""
     spec = {**SPEC, "initContainers": [{"name": "own"}]}
-    settings = {"default_image_registry": registry, "override_hosts_container_image": "busybox:1"}
+    settings: Any = {
+        "default_image_registry": registry,
+        "override_hosts_container_image": "busybox:1",
+    }
     made = wanted(pod(spec), **settings)
     first, own = made["spec"]["initContainers"]
     assert first["name"] == hosts.CONTAINER_NAME

@@ -215,8 +215,9 @@ def test_waits_for_what_it_needs(missing: str) -> None:
 )
 def test_enforced_node_selector(spec: Any, nodes: list[str], expected: Any) -> None:
     """With an enforced selector no pod leaves the selected nodes, named node or not."""
-    world = {ref(Side.VIRTUAL, "nodes", name): {} for name in nodes}
-    world = {need: {"metadata": {"name": need.key.name}} for need in world}
+    world: dict[Any, Any] = {
+        ref(Side.VIRTUAL, "nodes", name): {"metadata": {"name": name}} for name in nodes
+    }
     made = answer(pod(spec), world=world, node_selector={"pool": "a"})
     if expected is None:
         assert isinstance(made, Blocked)

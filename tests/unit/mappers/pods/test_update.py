@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappers.pods.metadata import SCHEDULING_GATES
@@ -88,6 +88,7 @@ def test_nothing_changes_on_an_unchanged_pair(spec: Object, host: Object) -> Non
         },
     )
 )
+@settings(max_examples=50)
 def test_update_after_creation_is_a_noop(spec: Object) -> None:
     """Whatever a pod asks for, its update right after its creation writes nothing."""
     tolerations = spec.get("tolerations", [])

@@ -251,8 +251,8 @@ def test_generations_are_translated(
     observed: int | None, before: int | None, expected: int | None
 ) -> None:
     """Observed generations are the virtual pod's, in the status and in each condition."""
-    seen = {} if observed is None else {"observedGeneration": observed}
-    had = {} if before is None else {"observedGeneration": before}
+    seen: Object = {} if observed is None else {"observedGeneration": observed}
+    had: Object = {} if before is None else {"observedGeneration": before}
     host = _host({"conditions": [_condition("Ready", **seen)], **seen}, generation=5)
     source = pod(
         {"nodeName": "node-1"}, {"conditions": [_condition("Ready", **had)], **had}, generation=7
