@@ -321,6 +321,7 @@ class Kind:
         resource: what is synced.
         direction: where the truth is.
         default: whether it is on unless ``--sync`` says otherwise.
+        only: the one key this kind is about, when it is about a single object.
         optional: whether ``--sync`` may name it; other kinds serve those and are always on.
         component: event source component, such as ``configmap-syncer``.
         references: fields that name other objects; each target resource becomes an index of
@@ -367,6 +368,7 @@ class Kind:
     resource: Resource
     direction: Direction
     default: bool = True
+    only: Key | None = None
     optional: bool = True
     component: str = ""
     references: tuple[Reference, ...] = ()

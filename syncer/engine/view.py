@@ -294,6 +294,11 @@ class View:
     def everything(self, kind: Kind) -> Iterator[Item]:
         """Give every item of a kind that the stores know of."""
         name = kind.name
+        if kind.direction is Direction.WATCHED:
+            return
+        if kind.only is not None:
+            yield Item(name, kind.only)
+            return
         if kind.direction is Direction.TO_VIRTUAL:
             yield from (
                 Item(name, key) for key in self._stores[Side.HOST, kind.resource.full_name].keys()
@@ -338,7 +343,10 @@ class View:
 
 def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | None:
     """Give how a change of the kind's own objects on a side becomes items."""
-    name = kind.name
+    name, only = kind.name, kind.only
+    if only is not None:
+        item = (Item(name, only),)
+        return lambda change: item if change.key == only else ()
     match kind.direction, side:
         case (Direction.TO_HOST, Side.VIRTUAL) | (Direction.DERIVED, Side.VIRTUAL):
             return lambda change: (Item(name, change.key),)
