@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -69,12 +70,19 @@ class UsageError(Exception):
     """What was asked for can't be done as written.
 
     Attributes:
-        lines: one for each mistake: where, the value, what would be right.
+        lines: one for each mistake: where, the value, what would be right. Control characters
+            that came with a value are escaped.
     """
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
+        self.lines = tuple(map(_printable, lines))
+        super().__init__("\n".join(self.lines))
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -633,10 +641,10 @@ def _validate(given: Mapping[str, _Given]) -> Settings:
 
 
 def quoted(value: object) -> str:
-    """Write a value, or a list of them, as it would be typed: on one line, cut when very long."""
+    """Write a value, or a list of them, as it would be typed; cut when very long."""
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else _as_text(value)
     text = text if len(text) <= 200 else f"{text[:200]}..."
-    return '"' + text.encode("unicode_escape").decode().replace('"', '\\"') + '"'
+    return f'"{text}"'
 
 
 def _deprecations(given: Mapping[str, _Given]) -> Iterator[str]:
@@ -674,16 +682,23 @@ def _parse_yaml(path: _Given) -> dict[object, object]:
 
     where = f"{path.where}={quoted(path.value)}"
     try:
-        content = yaml.safe_load(Path(str(path.value)).read_text())
+        text = Path(str(path.value)).read_text()
+        content = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"{where}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{where}: is not a text file") from None
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: is not YAML: {' '.join(str(error).split())}") from None
-    if content is not None and not isinstance(content, dict):
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
         raise UsageError(f'{where}: must hold a mapping, such as "name: my-vcluster"')
-    return content or {}
+    counts = Counter(str(key.value) for key, _ in root.value)
+    if repeated := [key for key, count in counts.items() if count > 1]:
+        raise UsageError(*(f"{path.value}: {key}: is there more than once" for key in repeated))
+    return content
 
 
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:

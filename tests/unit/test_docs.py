@@ -1,0 +1,77 @@
+"""Docs that tell names must tell the code's."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from syncer.ops.metrics import DEFINITIONS
+from syncer.settings import Entry, entries, load, with_tables
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+METRICS = (ROOT / "docs" / "metrics.md").read_text()
+
+
+def block(text: str, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_settings_tables_are_generated() -> None:
+    """docs/configuration.md is what `make docs` writes."""
+    assert with_tables(CONFIGURATION) == CONFIGURATION
+
+
+@pytest.mark.parametrize("entry", list(entries()), ids=lambda entry: entry.flag)
+def test_every_setting_has_a_row(entry: Entry) -> None:
+    """Each flag and its variable are in the tables, once."""
+    rows = [row for row in CONFIGURATION.splitlines() if row.startswith(f"| `--{entry.flag}")]
+    assert len([row for row in rows if f"`{entry.variable}`" in row]) == 1
+
+
+def test_example_file_loads(tmp_path: Path) -> None:
+    """The settings file of the docs is a settings file, and says something other than defaults."""
+    path = tmp_path / "syncer.yaml"
+    path.write_text(block(CONFIGURATION, "yaml"))
+    loaded = load({"config": str(path)}, {}, namespace_file=tmp_path / "none")
+    assert loaded.warnings == ()
+    assert loaded.settings.target_namespace == "team-a"
+    assert loaded.settings.node_selector == {"pool": "team-a"}
+
+
+def test_metrics_are_those_of_the_code() -> None:
+    """docs/metrics.md names each metric with the type, the labels and the meaning it has."""
+    rows = re.findall(r"^\| `(syncer_\w+)` \| (\w+) \|([^|]*)\| ([^|]*) \|$", METRICS, re.MULTILINE)
+    documented = [
+        (name, type_, tuple(labels.replace(",", " ").split()), meaning)
+        for name, type_, labels, meaning in rows
+    ]
+    assert documented == [(d.name, d.type, d.labels, d.help) for d in DEFINITIONS]
+
+
+def test_queries_use_metrics_that_exist() -> None:
+    """Queries and alerts of the docs name no metric that isn't there."""
+    known = {d.name for d in DEFINITIONS}
+    known |= {f"{name}_{part}" for name in known for part in ("bucket", "sum", "count")}
+    assert set(re.findall(r"\bsyncer_\w+", METRICS)) <= known
+
+
+def test_alerts_are_a_rule_file() -> None:
+    """The alerts are YAML in the form of a Prometheus rule file."""
+    (group,) = yaml.safe_load(block(METRICS, "yaml"))["groups"]
+    assert all({"alert", "expr", "annotations"} <= set(rule) for rule in group["rules"])
+
+
+def test_make_targets_of_the_docs_exist() -> None:
+    """A make target that a document tells of is one."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    texts = [(ROOT / "CONTRIBUTING.md").read_text(), CONFIGURATION, METRICS]
+    texts.append((ROOT / ".ci" / "run").read_text())
+    told = {
+        name for text in texts for name in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)
+    }
+    assert told <= targets
