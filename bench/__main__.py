@@ -23,7 +23,7 @@ from bench.client import Api, LoadError
 from bench.report import ReportError, as_json, markdown, rows, table, write_markdown
 from bench.scenarios import QUICK, SCENARIOS, Outcome, Sizes
 from bench.world import World
-from controlplane import ComponentError, ControlPlane, ToolError
+from controlplane import ComponentError, ToolError, boot_pair
 
 _IN_FLIGHT = 20
 _WIDTH = 150  # columns where there is no terminal
@@ -93,8 +93,7 @@ async def _measure(
     failed = False
     async with AsyncExitStack() as stack:
         _say("booting a host and a virtual control plane")
-        host = await stack.enter_async_context(ControlPlane.host())
-        virtual = await stack.enter_async_context(ControlPlane.virtual())
+        host, virtual = await stack.enter_async_context(boot_pair())
         world = World(
             host=await stack.enter_async_context(Api.connect(host)),
             virtual=await stack.enter_async_context(Api.connect(virtual)),
