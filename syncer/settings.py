@@ -695,7 +695,7 @@ def _parse_yaml(path: _Given) -> dict[object, object]:
         return {}
     if not isinstance(content, dict):
         raise UsageError(f'{where}: must hold a mapping, such as "name: my-vcluster"')
-    counts = Counter(str(key.value) for key, _ in root.value)
+    counts = Counter(str(key.value) for key, _ in (root.value if root else ()))
     if repeated := [key for key, count in counts.items() if count > 1]:
         raise UsageError(*(f"{path.value}: {key}: is there more than once" for key in repeated))
     return content
