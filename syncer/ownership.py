@@ -34,6 +34,9 @@ SKIP_BACKSYNC: Final = f"{PREFIX}skip-backsync"
 CHILD_OF: Final = f"{PREFIX}child-of"
 """On host objects without a virtual namesake: the ``plural.group namespace/name`` they serve."""
 
+TOKEN: Final = f"{PREFIX}token-"
+"""Start of the annotation keys that hold tokens; whoever renews tokens keeps them."""
+
 MARK_LABELS: Final = frozenset({MANAGED_BY, NAMESPACE})
 MARK_ANNOTATIONS: Final = frozenset(
     {OBJECT_NAME, OBJECT_NAMESPACE, OBJECT_UID, MANAGED_ANNOTATIONS, MANAGED_LABELS}
@@ -159,7 +162,7 @@ def merge_metadata(wanted: Object, host: Object) -> None:
             if record in annotations:
                 target["annotations"][record] = annotations[record]
     for key in (owned_annotations | MARK_ANNOTATIONS) & annotations.keys():
-        if key not in target["annotations"]:
+        if key not in target["annotations"] and not key.startswith(TOKEN):
             del annotations[key]
     annotations.update(target["annotations"])
     if labels or "labels" in metadata:

@@ -213,6 +213,7 @@ class Context:
         objects: the answer to each :class:`Ref` the kind's ``related`` declared.
         queries: the answer to each :class:`Query` it declared.
         notices: a mapper appends what the tenant should be told; sent once per change.
+        pending: for ``to_virtual``: the host copy does not have all of the virtual object yet.
     """
 
     names: Names
@@ -221,6 +222,7 @@ class Context:
     objects: Mapping[Ref, Object | None] = field(default_factory=dict)
     queries: Mapping[Query, Sequence[Object]] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    pending: bool = False
 
 
 class Direction(Enum):
@@ -287,11 +289,14 @@ class Part:
         paths: dotted paths of the fields.
         body: for subresources that take an own object by POST (``binding``): builds it from
             the object as it is and as it is wanted. ``None``: a patch of the paths.
+        versioned: the patch holds only for the resource version it was made from: others write
+            the same list.
     """
 
     subresource: str
     paths: tuple[str, ...]
     body: Callable[[Object, Object], Object] | None = None
+    versioned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ KIND = Kind(
                 "spec.resources",
             ),
         ),
-        Part("status", ("status.conditions",)),
+        Part("status", ("status.conditions",), versioned=True),
     ),
     virtual_parts=(
         Part("binding", ("spec.nodeName",), body=virtual.binding),

@@ -108,8 +108,16 @@ class Generations:
 
     __slots__ = ("_host", "_virtual")
 
-    def __init__(self, virtual: Object, host: Object) -> None:
-        self._virtual: Any = virtual["metadata"].get("generation")
+    def __init__(self, virtual: Object, host: Object, *, pending: bool = False) -> None:
+        """Read both generations.
+
+        Args:
+            virtual: the virtual object.
+            host: its host copy.
+            pending: the copy lacks something of the virtual object still, so that what the host
+                has observed is not the newest virtual generation.
+        """
+        self._virtual: Any = None if pending else virtual["metadata"].get("generation")
         self._host: Any = host["metadata"].get("generation")
 
     def translate(self, source: Object, target: Object, before: Object | None) -> None:

@@ -41,6 +41,8 @@ from syncer.types import (
 )
 
 KUBERNETES: Final = Ref(Side.VIRTUAL, "services", Key("default", "kubernetes"))
+OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
+"""The virtual cluster's own Service on the host: its IP is where pods reach the API server."""
 ALL_NAMESPACES: Final = Query(Side.VIRTUAL, "namespaces", "all", "")
 
 
@@ -89,8 +91,8 @@ def _ephemeral(pod: Object) -> frozenset[str]:
 def _env_needs(spec: Object, namespace: str) -> tuple[Need, ...]:
     """Declare the Services whose variables the containers get."""
     if spec.get("enableServiceLinks") is False:
-        return (KUBERNETES,)
-    return KUBERNETES, _services_of(namespace)
+        return KUBERNETES, OWN_SERVICE
+    return KUBERNETES, OWN_SERVICE, _services_of(namespace)
 
 
 def _services_of(namespace: str) -> Query:
@@ -158,7 +160,7 @@ def _hindrance(virtual: Object, ctx: Context) -> Blocked | Refused | None:
         return refused
     if (waits := placement.blocked(virtual, ctx)) is not None:
         return waits
-    if not env.cluster_ip(ctx.objects.get(KUBERNETES)):
+    if not env.cluster_ip(_kubernetes(ctx)):
         return Blocked("waiting for the IP of Service default/kubernetes", on=KUBERNETES)
     ref = dns_ref(ctx)
     if dns.uses_cluster_dns(spec) and not env.cluster_ip(ctx.objects.get(ref)):
@@ -171,12 +173,24 @@ def _hindrance(virtual: Object, ctx: Context) -> Blocked | Refused | None:
     return None
 
 
+def _kubernetes(ctx: Context) -> Object | None:
+    """Give Service ``default/kubernetes`` with the IP that pods reach it under.
+
+    The virtual object gets that IP too, but a pod may be made before.
+    """
+    service, own = ctx.objects.get(KUBERNETES), ctx.objects.get(OWN_SERVICE)
+    address = env.cluster_ip(own)
+    if service is None or not address:
+        return service
+    return {**service, "spec": {**service["spec"], "clusterIP": address}}
+
+
 def _settle_names(spec: Object, virtual: Object, ctx: Context) -> None:
     """Settle how a new pod is called and finds others: host name, hosts file, DNS."""
     name, namespace = virtual["metadata"]["name"], virtual["metadata"]["namespace"]
     if not spec.get("hostname"):
         spec["hostname"] = dns.hostname(name)
-    kubernetes = env.cluster_ip(ctx.objects.get(KUBERNETES))
+    kubernetes = env.cluster_ip(_kubernetes(ctx))
     spec["hostAliases"] = dns.with_kubernetes_alias(spec.get("hostAliases"), kubernetes)
     if dns.uses_cluster_dns(spec):
         address = env.cluster_ip(ctx.objects.get(dns_ref(ctx)))
@@ -232,7 +246,7 @@ def _add_affinity(spec: Object, virtual: Object, ctx: Context) -> None:
 
 def _service_env(virtual: Object, ctx: Context) -> list[Object]:
     """Give the service variables, when :func:`related` asked for the Services."""
-    kubernetes = ctx.objects.get(KUBERNETES)
+    kubernetes = _kubernetes(ctx)
     services = ctx.queries.get(_services_of(virtual["metadata"]["namespace"]), ())
     return env.service_env(kubernetes, services) if kubernetes or services else []
 

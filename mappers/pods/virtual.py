@@ -110,7 +110,7 @@ def virtual_status(virtual: Object, host: Object, node: Object | None, ctx: Cont
     given: Object = host.get("status") or {}
     before: Object = virtual.get("status") or {}
     clean = _cleaner(virtual, host, ctx)
-    generation = conditions.Generations(virtual, host)
+    generation = conditions.Generations(virtual, host, pending=ctx.pending)
     status = {key: value for key, value in given.items() if key in PASSED}
     if "message" in status:
         status["message"] = clean(status["message"])

@@ -13,7 +13,7 @@ act on a predecessor (every action carries the UID it was decided on).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from syncer import ownership, paths
@@ -254,7 +254,10 @@ def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
     if not isinstance(wanted, dict):
         return [*_unwilling(wanted), *_back(kind, pair, virtual, host, ctx)]
     ownership.stamp(wanted, virtual, ctx.names, pair.owner)
-    return [*_forward(kind, pair, wanted, host, ctx), *_back(kind, pair, virtual, host, ctx)]
+    forward = _forward(kind, pair, wanted, host, ctx)
+    if forward:
+        ctx = replace(ctx, pending=True)
+    return [*forward, *_back(kind, pair, virtual, host, ctx)]
 
 
 def _wanted(kind: Kind, virtual: Object, ctx: Context) -> Object | Blocked | Skip | Refused:
@@ -375,10 +378,12 @@ def _updates(
         for path in part.paths:
             partial = graft(partial, target, path)
             target = graft(target, actual, path)
+        patch = make_patch(actual, partial, roots=part.paths, version=part.versioned)
+        if patch is None:
+            continue
         if part.body is not None:
-            if make_patch(actual, partial) is not None:
-                actions.append(Post(side, key, part.subresource, part.body(actual, partial)))
-        elif patch := make_patch(actual, partial):
+            actions.append(Post(side, key, part.subresource, part.body(actual, partial)))
+        else:
             actions.append(Update(side, key, patch, part.subresource))
     if patch := make_patch(actual, target):
         actions.insert(0, Update(side, key, patch))

@@ -86,9 +86,9 @@ def indexers(kinds: Iterable[Kind], names: Names) -> dict[tuple[Side, str], dict
         virtual = result.setdefault((Side.VIRTUAL, resource.full_name), {})
         if resource.namespaced:
             virtual[NAMESPACE_INDEX] = _namespace_of
-        virtual.update(kind.indexers)
         for target in {reference.target for reference in kind.references}:
             virtual[target] = _references(kind, target)
+        virtual.update(kind.indexers)
         if kind.direction in (Direction.TO_HOST, Direction.TO_VIRTUAL):
             host = result.setdefault((Side.HOST, resource.full_name), {})
             if kind.direction is Direction.TO_HOST:
