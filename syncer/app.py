@@ -259,7 +259,7 @@ class App:
 
     # -- what changes mean -----------------------------------------------------------------
 
-    def _enqueue(self, item: Item, low: bool) -> None:  # noqa: FBT001
+    def _enqueue(self, item: Item, low: bool) -> None:
         self._reconciler.enqueue(item, low)
 
     def _enqueue_all(self) -> None:
@@ -314,7 +314,7 @@ class App:
         pods = self._view.store(Side.VIRTUAL, "pods")
         return any(
             (pod := pods.get(key)) is not None and "startTime" in (pod.get("status") or {})
-            for key in pods.keys()
+            for key in pods.keys()  # noqa: SIM118 - no mapping
         )
 
     # -- running ---------------------------------------------------------------------------
@@ -468,6 +468,6 @@ def _informer_check(informer: Informer) -> Callable[[], str | None]:
         if informer.synced:
             return None
         status = informer.status()
-        return status.error or status.state
+        return status.last_error or status.state
 
     return check

@@ -168,7 +168,9 @@ class PodTokens:
         uid = host["metadata"]["uid"] if host else None
         return any(owner.get("uid") == uid for owner in metadata.get("ownerReferences") or ())
 
-    def _secret_due(self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]) -> float:
+    def _secret_due(
+        self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]
+    ) -> float:
         """Say when a Secret's tokens are due; 0 when it lacks one or is a predecessor's."""
         if ownership.virtual_uid(secret) != virtual["metadata"]["uid"]:
             return 0.0

@@ -132,7 +132,7 @@ class Query(NamedTuple):
 
     side: Side
     resource: str
-    index: str
+    index_name: str
     value: str
 
 

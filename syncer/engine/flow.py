@@ -117,13 +117,13 @@ class AdaptiveLimit:
     """Decides the limit from the outcomes of requests; plain state, no I/O.
 
     Args:
-        start: first limit.
+        start: first limit, brought between floor and cap.
         floor: lowest limit, at least 1.
         cap: highest limit.
         clock: monotonic seconds.
 
     Raises:
-        ValueError: not ``1 <= floor <= start <= cap``.
+        ValueError: not ``1 <= floor <= cap``.
     """
 
     def __init__(
@@ -134,14 +134,14 @@ class AdaptiveLimit:
         cap: int = CAP,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not 1 <= floor <= start <= cap:
-            raise ValueError(f"1 <= floor {floor} <= start {start} <= cap {cap} does not hold")
+        if not 1 <= floor <= cap:
+            raise ValueError(f"1 <= floor {floor} <= cap {cap} does not hold")
         self._floor = floor
         self._cap = cap
         self._clock = clock
         self._line = _Line()
         # floor <= limit <= cap.
-        self.limit = start
+        self.limit = min(max(start, floor), cap)
         # No request starts before this clock time.
         self.paused_until = -math.inf
         # Failures of requests begun before this are of the round trip that was cut for already.
@@ -214,13 +214,13 @@ class Limiter:
     ``await acquire()``, make the request, then ``release(...)`` always, exactly once.
 
     Args:
-        start: first limit.
+        start: first limit, brought between floor and cap.
         floor: lowest limit, at least 1.
         cap: highest limit.
         clock: monotonic seconds.
 
     Raises:
-        ValueError: not ``1 <= floor <= start <= cap``.
+        ValueError: not ``1 <= floor <= cap``.
     """
 
     def __init__(

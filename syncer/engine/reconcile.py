@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -27,7 +27,7 @@ from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.recorder import EventRecorder
 from syncer.naming import Names, hide_host_names
-from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side, key_of
+from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side
 
 REPEATS: Final = 2
 """How often the same patch is sent before it is taken that the server will not have it."""
@@ -135,7 +135,7 @@ class Reconciler:
         self._repeats: dict[Item, tuple[int, int]] = {}
         self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
 
-    def enqueue(self, item: Item, low: bool = False) -> None:  # noqa: FBT001, FBT002
+    def enqueue(self, item: Item, low: bool = False) -> None:
         """Queue an item because something it looks at has changed."""
         self._seen.setdefault(item, self._clock())
         self._queue.add(item, low=low)
@@ -387,7 +387,7 @@ class Reconciler:
 
     def _refused(self, kind: Kind, item: Item, error: ApiError) -> str:
         """Sort an API server's refusal: ordinary, ours to wait out, or the tenant's to read."""
-        if is_stale(error) or error.not_found and kind.direction is not Direction.TO_HOST:
+        if is_stale(error) or (error.not_found and kind.direction is not Direction.TO_HOST):
             log.debug("stale", error=str(error), **_fields(item))
             return "conflict"
         if error.throttled or error.server_error or error.unauthorized:

@@ -269,7 +269,7 @@ class View:
 
     def _many(self, query: Query) -> Sequence[Object]:
         store = self._stores.get((query.side, query.resource))
-        return _Found(store, list(store.by_index(query.index, query.value))) if store else ()
+        return _Found(store, list(store.by_index(query.index_name, query.value))) if store else ()
 
     # -- who must look again -----------------------------------------------------------------
 
@@ -300,9 +300,8 @@ class View:
             yield Item(name, kind.only)
             return
         if kind.direction is Direction.TO_VIRTUAL:
-            yield from (
-                Item(name, key) for key in self._stores[Side.HOST, kind.resource.full_name].keys()
-            )
+            host = self._stores[Side.HOST, kind.resource.full_name]
+            yield from (Item(name, key) for key in host.keys())  # noqa: SIM118 - no mapping
             return
         seen = set(self._stores[Side.VIRTUAL, kind.resource.full_name].keys())
         if kind.direction is Direction.TO_HOST:
@@ -333,9 +332,9 @@ class View:
 
     def _routes(self, side: Side, resource: str) -> Iterator[Callable[[Change], Iterable[Item]]]:
         for kind in self._kinds.values():
-            if kind.resource.full_name == resource:
-                if (route := _own_route(kind, side)) is not None:
-                    yield route
+            own = _own_route(kind, side) if kind.resource.full_name == resource else None
+            if own is not None:
+                yield own
             for trigger in kind.triggers:
                 if (trigger.side, trigger.resource) == (side, resource):
                     yield _index_route(kind.name, trigger.index, any_change=trigger.any_change)
