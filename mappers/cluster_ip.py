@@ -48,13 +48,13 @@ _SOURCE_RANGES: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
 
 def as_meant(service: Object) -> Object:
-    """Give the spec of a Service as its tenant knows it: as before, when it is parked."""
-    spec: Object = service["spec"]
+    """Give a Service as its tenant knows it: as before, when it is parked."""
     saved = _saved(service)
     if saved is None:
-        return spec
-    meant = {name: value for name, value in spec.items() if name != "externalName"}
-    return {**meant, **{name: saved[name] for name in saved if name != _SOURCE_RANGES}}
+        return service
+    meant = {**service, "metadata": dict(service["metadata"]), "spec": dict(service["spec"])}
+    _restore(meant, saved)
+    return meant
 
 
 def follow(service: Object, host: Object, within: tuple[Network, ...]) -> bool:
@@ -138,7 +138,8 @@ def _restore(service: Object, saved: Object) -> None:
     _forget(service)
     del spec["externalName"]
     if _SOURCE_RANGES in saved:
-        service["metadata"].setdefault("annotations", {})[_SOURCE_RANGES] = saved[_SOURCE_RANGES]
+        annotations = service["metadata"]["annotations"]
+        service["metadata"]["annotations"] = {**annotations, _SOURCE_RANGES: saved[_SOURCE_RANGES]}
     spec.update({name: value for name, value in saved.items() if name != _SOURCE_RANGES})
 
 

@@ -83,7 +83,8 @@ def _related(_source: Object, _copy: Object | None, _ctx: Context) -> Iterable[N
 def _to_host(virtual: Object, ctx: Context) -> Object | Skip:
     if key_of(virtual) == KUBERNETES:
         return Skip("the virtual API server's own service has no copy")
-    spec = cluster_ip.as_meant(virtual)
+    meant = cluster_ip.as_meant(virtual)
+    spec = meant["spec"]
     kind = spec.get("type", "ClusterIP")
     wanted: Object = {name: spec[name] for name in _BY_TYPE.get(kind, _ALWAYS) if name in spec}
     wanted["type"] = kind
@@ -94,7 +95,7 @@ def _to_host(virtual: Object, ctx: Context) -> Object | Skip:
     if kind != EXTERNAL_NAME and (address := _asked_address(spec, ctx)):
         wanted["clusterIP"] = address
     ctx.notices.extend(_stripped(spec))
-    metadata = host_metadata(virtual, ctx, IGNORED_ANNOTATIONS)
+    metadata = host_metadata(meant, ctx, IGNORED_ANNOTATIONS)
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": wanted}
 
 
@@ -166,7 +167,7 @@ def _to_virtual(virtual: Object, host: Object | None, ctx: Context) -> Object:
     if host is None:
         return virtual
     theirs = host["spec"]
-    kind = cluster_ip.as_meant(virtual).get("type", "ClusterIP")
+    kind = cluster_ip.as_meant(virtual)["spec"].get("type", "ClusterIP")
     if theirs.get("type", "ClusterIP") != kind:
         return virtual
     if not cluster_ip.follow(virtual, theirs, networks(ctx)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -39,6 +40,11 @@ def copied(obj: Any) -> Any:
     return orjson.loads(orjson.dumps(obj))
 
 
+@lru_cache
+def _settings(*options: tuple[str, Any]) -> Settings:
+    return Settings(**dict(options))
+
+
 @dataclass
 class World:
     """One tenant and what its mappers may look at.
@@ -47,6 +53,7 @@ class World:
         names: of the tenant.
         objects: answers to declared refs.
         queries: answers to declared queries.
+        options: settings that differ from their defaults.
     """
 
     names: Names = field(default_factory=lambda: Names("vc", "host-ns"))
@@ -56,7 +63,7 @@ class World:
 
     def ctx(self) -> Context:
         """Give a context with no notices yet."""
-        settings = Settings(**self.options)
+        settings = _settings(*sorted(self.options.items()))
         return Context(self.names, settings, SYNCED, self.objects, self.queries)
 
     def know(self, ref: Ref, obj: Object | None) -> None:

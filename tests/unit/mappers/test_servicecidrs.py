@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappers.servicecidrs import KIND, contains, is_handed_out, networks, parse_address
@@ -61,6 +61,7 @@ def test_the_band_for_chosen_addresses_is_left_out(
     assert is_handed_out(address, (ip_network(cidr),)) is handed_out
 
 
+@settings(deadline=None)
 @given(st.integers(0, 255))
 def test_what_is_handed_out_is_inside(offset: int) -> None:
     """Nothing outside the network, and nothing of the band, is ever said to be handed out."""

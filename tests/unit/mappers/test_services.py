@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappers.cluster_ip import CHANGING, NOWHERE
@@ -14,6 +14,7 @@ from syncer.naming import Names
 from syncer.settings import Settings
 from syncer.types import Context, Side, Skip
 
+SETTINGS = Settings()
 APP = "vcluster.loft.sh/label-vc-x-a172cedcae"
 MARKS = {"vcluster.loft.sh/managed-by": "vc", "vcluster.loft.sh/namespace": "default"}
 
@@ -206,6 +207,7 @@ def test_annotations_of_others_stay_where_they_are(world: Any) -> None:
 labels = st.dictionaries(st.sampled_from("abc"), st.sampled_from(["1", "2"]), max_size=3)
 
 
+@settings(deadline=None)
 @given(labels.filter(bool), labels, st.sampled_from(["vc", "other"]), st.sampled_from("ab"))
 def test_a_selector_picks_the_same_pods_on_both_sides(
     selector: dict[str, str], pod: dict[str, str], tenant: str, namespace: str
@@ -215,7 +217,7 @@ def test_a_selector_picks_the_same_pods_on_both_sides(
     virtual = service({"type": "ClusterIP", "selector": selector})
     virtual["metadata"]["namespace"] = "a"
     assert KIND.to_host is not None
-    wanted = KIND.to_host(virtual, Context(names, Settings()))
+    wanted = KIND.to_host(virtual, Context(names, SETTINGS))
     assert isinstance(wanted, dict)
     host_pod = {
         **Names(tenant, "host-ns").labels(pod),
@@ -441,6 +443,7 @@ def test_source_ranges_in_an_annotation_are_parked_too(world: Any) -> None:
     parked = KIND.to_virtual(world_copy(virtual), host, world.ctx())
     assert isinstance(parked, dict)
     assert key not in parked["metadata"]["annotations"]
+    assert world.wanted(KIND, parked) == world.wanted(KIND, virtual)
     done = KIND.to_virtual(world_copy(parked), host, world.ctx())
     assert isinstance(done, dict)
     assert done["metadata"]["annotations"] == {key: "192.0.2.0/24"}
