@@ -264,6 +264,10 @@ def answer_to(error: ApiError | TransportError, *, creating: bool) -> Answer:
     return Answer.DROP
 
 
+class _ClosedError(Exception):
+    """The gate closed between the decision to write and the request; nothing was sent."""
+
+
 class EventRecorder:
     """Takes notes at once and writes them as Events when it can.
 
@@ -358,14 +362,16 @@ class EventRecorder:
 
     async def _write(self, series: Series) -> None:
         """Create or raise one Event, trying again where that may help."""
-        name = series.name or self._new_name(series)
-        creating = not series.name
-        for attempt in range(ATTEMPTS):
-            while not self._may_write():
-                await self._sleep(GATE_SECONDS)
+        name, creating = series.name or self._new_name(series), not series.name
+        attempt = 0
+        while attempt < ATTEMPTS:
             try:
                 await self._send(series, name, creating)
+            except _ClosedError:
+                await self._sleep(GATE_SECONDS)
+                continue
             except (ApiError, TransportError) as error:
+                attempt += 1
                 match answer_to(error, creating=creating):
                     case Answer.RETRY:
                         await self._back_off(attempt, error)
@@ -384,21 +390,26 @@ class EventRecorder:
 
     async def _send(self, series: Series, name: str, creating: bool) -> None:
         if creating:
-            path = EVENTS.path(series.namespace)
-            await self._client.request("POST", path, body=series.body(name), timeout=TIMEOUT)
-            return
+            method, path, body = "POST", EVENTS.path(series.namespace), series.body(name)
+        else:
+            method, path, body = "PATCH", EVENTS.path(series.namespace, name), series.repeat()
         await self._client.request(
-            "PATCH",
-            EVENTS.path(series.namespace, name),
-            body=series.repeat(),
-            content_type="application/merge-patch+json",
+            method,
+            path,
+            body=body,
+            content_type="application/json" if creating else "application/merge-patch+json",
             timeout=TIMEOUT,
+            check=self._check,
         )
+
+    def _check(self) -> None:
+        if not self._may_write():
+            raise _ClosedError
 
     async def _back_off(self, attempt: int, error: ApiError | TransportError) -> None:
         asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
-        seconds = max(asked, BACKOFF * 2.0**attempt * (0.5 + self._random()))
-        if attempt + 1 < ATTEMPTS:
+        seconds = max(asked, BACKOFF * 2.0 ** (attempt - 1) * (0.5 + self._random()))
+        if attempt < ATTEMPTS:
             await self._sleep(min(seconds, MAX_BACKOFF))
 
     def _drop(self, series: Series, error: ApiError | TransportError | None) -> None:

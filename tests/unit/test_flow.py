@@ -154,15 +154,19 @@ def test_retry_after_pauses(clock: Clock, asked: float | None, obeyed: float) ->
     assert limiter.pause == obeyed
 
 
-@pytest.mark.parametrize(
-    ("start", "floor", "cap"),
-    [(0, 0, 10), (5, 6, 10), (11, 1, 10)],
-    ids=["floor 0", "start below floor", "start above cap"],
-)
-def test_impossible_bounds_are_refused(start: int, floor: int, cap: int) -> None:
+@pytest.mark.parametrize(("floor", "cap"), [(0, 10), (6, 5)], ids=["floor 0", "floor above cap"])
+def test_impossible_bounds_are_refused(floor: int, cap: int) -> None:
     """Bounds in the wrong order are a mistake of ours, told at once."""
     with pytest.raises(ValueError, match="does not hold"):
-        Limiter(start=start, floor=floor, cap=cap)
+        Limiter(floor=floor, cap=cap)
+
+
+@pytest.mark.parametrize(
+    ("floor", "cap", "start"), [(1, 64, 16), (1, 4, 4), (32, 64, 32)], ids=["in", "above", "below"]
+)
+def test_start_keeps_to_the_bounds(floor: int, cap: int, start: int) -> None:
+    """An operator who lowers the cap need not know where the limit starts."""
+    assert Limiter(floor=floor, cap=cap).limit == start
 
 
 # -- simulated servers ---------------------------------------------------------------------------
