@@ -158,13 +158,17 @@ class Writer:
         started = self._clock()
         outcome, retry_after = Outcome.REFUSED, None
         try:
-            if method != "GET":
-                self._gate.check()
+            writes = method != "GET"
             answer = await self._client.request(
-                method, path, body=body, content_type=content_type, timeout=TIMEOUT
+                method,
+                path,
+                body=body,
+                content_type=content_type,
+                timeout=TIMEOUT,
+                check=self._gate.check if writes else None,
             )
             outcome = Outcome.OK
-            if self._wrote is not None and method != "GET":
+            if writes and self._wrote is not None:
                 self._wrote()
             return answer
         except ApiError as error:
