@@ -38,7 +38,7 @@ def main() -> int:
     try:
         return asyncio.run(_demo(console, wait=os.environ.get("DEMO_EXIT") != "1"))
     except (ComponentError, ToolError, PlaneError, DemoError) as error:
-        console.print(f"✗ {error}", style="bold red", markup=False)
+        console.print(f"✗ {error}", style="bold red", markup=False, soft_wrap=True)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("interrupted; everything is removed")
@@ -68,7 +68,9 @@ async def _demo(console: Console, *, wait: bool) -> int:
         facts = await _watch(console, virtual, host)
         console.print(screen.verdict(facts))
         if not all(true for _, true in facts):
-            console.print(f"\nthe syncer's log ends:\n{syncer.tail(_LOG_LINES)}", markup=False)
+            console.print(
+                f"\nthe syncer's log ends:\n{syncer.tail(_LOG_LINES)}", markup=False, soft_wrap=True
+            )
             return 1
         if wait:
             await _wait(console, virtual, host)
