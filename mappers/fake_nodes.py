@@ -3,7 +3,8 @@
 Direction: made in the virtual cluster, for each host node that a pod of the tenant's is on.
 Host name: the node's own; nothing is written on the host.
 Rewritten: nothing.
-Read back: nothing but the name; sizes and versions are made up, the node is always ready.
+Read back: nothing but the name; sizes are made up, the version is the virtual API server's,
+    the node is always ready.
 Never copied: labels, taints, addresses, images and everything else of the host's node.
 Source: vcluster v0.16.4 ``pkg/controllers/resources/nodes/fake_syncer.go``. Needs the virtual
     controller manager without ``nodelifecycle``, since nobody sends heartbeats.
@@ -41,7 +42,7 @@ KEEPING_INDEX: Final = "node-keeping"
 """Index on host pods: the node that a pod, unless it is a DaemonSet's, is on."""
 
 KUBELET_VERSION: Final = "v0.0.0-fake"
-"""A version that no kubelet has: nothing may be concluded from it."""
+"""For a node made while the API server's own version is not known."""
 
 _NOT_READY: Final = "node.kubernetes.io/not-ready"
 """The taint that admission puts on every new node, and that nobody else would take off."""
@@ -79,7 +80,7 @@ def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
     if not ctx.queries.get(_keeping(key.name)):
         return Skip("no pod keeps the node")
     if virtual is None:
-        return _fresh(key.name)
+        return _fresh(key.name, ctx.server_version or KUBELET_VERSION)
     _untaint(virtual.get("spec", {}))
     status = virtual.get("status") or {}
     for field in ("capacity", "allocatable"):
@@ -89,7 +90,7 @@ def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
     return virtual
 
 
-def _fresh(name: str) -> Object:
+def _fresh(name: str, version: str) -> Object:
     labels = {
         FAKE_NODE: "true",
         "beta.kubernetes.io/arch": "amd64",
@@ -108,12 +109,12 @@ def _fresh(name: str) -> Object:
             "allocatable": dict(_SIZE),
             "capacity": dict(_SIZE),
             "conditions": _with_conditions(()),
-            "nodeInfo": _node_info(name),
+            "nodeInfo": _node_info(name, version),
         },
     }
 
 
-def _node_info(name: str) -> Object:
+def _node_info(name: str, version: str) -> Object:
     """Give what the API demands of a node; the ids are made from the name, so they stay."""
     identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
     return {
@@ -121,8 +122,8 @@ def _node_info(name: str) -> Object:
         "bootID": identity,
         "containerRuntimeVersion": "docker://19.3.12",
         "kernelVersion": "4.19.76-fakelinux",
-        "kubeProxyVersion": KUBELET_VERSION,
-        "kubeletVersion": KUBELET_VERSION,
+        "kubeProxyVersion": version,
+        "kubeletVersion": version,
         "machineID": identity,
         "operatingSystem": "linux",
         "osImage": "Fake Kubernetes Image",

@@ -31,8 +31,6 @@ from syncer.types import (
     Resource,
     Side,
     Skip,
-    Trigger,
-    key_of,
 )
 
 OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
@@ -41,37 +39,22 @@ OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
 OWN_ENDPOINTS: Final = Ref(Side.HOST, "own-endpoints", Key("", ""))
 """The host Endpoints of that Service."""
 
-KUBERNETES_INDEX: Final = "kubernetes"
-"""Index on virtual services: the key of ``default/kubernetes``, and nothing else."""
-
 SKIP_MIRROR: Final = "endpointslice.kubernetes.io/skip-mirror"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
-_NOT_OURS: Final = Skip("not the API server's own")
 _PORT: Final = ("name", "protocol", "port", "targetPort", "appProtocol")
 _SERVICE: Final = Ref(Side.VIRTUAL, "services", KUBERNETES)
 _NO_ENDPOINTS: Final = Blocked("the host has no endpoints of the API server", OWN_ENDPOINTS)
 
 
-def _is_kubernetes(obj: Object) -> bool:
-    return key_of(obj) == KUBERNETES
-
-
-def kubernetes_only(virtual: Object) -> tuple[str, ...]:
-    """Index ``default/kubernetes`` by its own key."""
-    return (str(KUBERNETES),) if _is_kubernetes(virtual) else ()
-
-
 # -- the Service -------------------------------------------------------------------------------
 
 
-def _service_related(source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
-    return (OWN_SERVICE, SERVICE_CIDR) if _is_kubernetes(source) else ()
+def _service_related(_source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
+    return (OWN_SERVICE, SERVICE_CIDR)
 
 
-def _service(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
-    if key != KUBERNETES:
-        return _NOT_OURS
+def _service(_key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
     if virtual is None:
         return Blocked("the virtual API server has not made its service yet", _SERVICE)
     own = ctx.objects.get(OWN_SERVICE)
@@ -90,8 +73,8 @@ def _service(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked
 # -- its endpoints -----------------------------------------------------------------------------
 
 
-def _endpoints_related(source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
-    return (OWN_ENDPOINTS,) if _is_kubernetes(source) else ()
+def _endpoints_related(_source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
+    return (OWN_ENDPOINTS,)
 
 
 def _subsets(own: Object) -> list[Object]:
@@ -113,9 +96,7 @@ def _subsets(own: Object) -> list[Object]:
     return subsets
 
 
-def _endpoints(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
-    if key != KUBERNETES:
-        return _NOT_OURS
+def _endpoints(_key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
     own = ctx.objects.get(OWN_ENDPOINTS)
     if own is None:
         return virtual or _NO_ENDPOINTS
@@ -131,9 +112,7 @@ def _endpoints(key: Key, virtual: Object | None, ctx: Context) -> Object | Block
     return result
 
 
-def _slice(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
-    if key != KUBERNETES:
-        return _NOT_OURS
+def _slice(_key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
     own = ctx.objects.get(OWN_ENDPOINTS)
     if own is None:
         return virtual or _NO_ENDPOINTS
@@ -174,8 +153,6 @@ def _label(obj: Object, key: str, value: str) -> None:
     obj["metadata"]["labels"] = {**(obj["metadata"].get("labels") or {}), key: value}
 
 
-_WITH_SERVICE: Final = (Trigger(Side.VIRTUAL, "services", KUBERNETES_INDEX),)
-
 KINDS = (
     Kind(
         name="kubernetes-service",
@@ -183,8 +160,8 @@ KINDS = (
         direction=Direction.DERIVED,
         related=_service_related,
         derive=_service,
-        derived_mark=_is_kubernetes,
-        indexers={KUBERNETES_INDEX: kubernetes_only},
+        only=KUBERNETES,
+        optional=False,
     ),
     Kind(
         name="kubernetes-endpoints",
@@ -192,8 +169,8 @@ KINDS = (
         direction=Direction.DERIVED,
         related=_endpoints_related,
         derive=_endpoints,
-        derived_mark=_is_kubernetes,
-        triggers=_WITH_SERVICE,
+        only=KUBERNETES,
+        optional=False,
     ),
     Kind(
         name="kubernetes-endpointslice",
@@ -201,7 +178,7 @@ KINDS = (
         direction=Direction.DERIVED,
         related=_endpoints_related,
         derive=_slice,
-        derived_mark=_is_kubernetes,
-        triggers=_WITH_SERVICE,
+        only=KUBERNETES,
+        optional=False,
     ),
 )

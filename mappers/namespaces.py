@@ -16,5 +16,6 @@ KIND = Kind(
     name="namespaces",
     resource=Resource("", "v1", "namespaces", "Namespace", namespaced=False),
     direction=Direction.WATCHED,
+    optional=False,
     indexers={"all": lambda _namespace: ("",)},
 )

@@ -95,4 +95,6 @@ KIND = Kind(
     name="servicecidrs",
     resource=Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False),
     direction=Direction.WATCHED,
+    optional=False,
+    required=False,
 )

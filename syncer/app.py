@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import orjson
 import structlog
 
 import mappers
@@ -252,8 +253,11 @@ class App:
             self._metrics.watch_limiter(side, limiter)
         for (side, name), store in self._view.stores.items():
             self._metrics.watch_store(side, name, store)
+        spared = {kind.resource.full_name for kind in self._kinds.values() if not kind.required}
         for (side, name), informer in self._informers.items():
             self._metrics.watch_informer(side, name, informer)
+            if name in spared:
+                continue
             self._health.add_ready(f"informer-{side}-{name}", _informer_check(informer))
         self._health.add_ready("gate", lambda: "; ".join(self._gate.reasons.values()) or None)
 
@@ -376,7 +380,9 @@ class App:
         refused: float | None = None
         while True:
             try:
-                await self._clients[side].request("GET", "/api", timeout=10.0)
+                answer = await self._clients[side].request("GET", "/version", timeout=10.0)
+                if side is Side.VIRTUAL:
+                    self._view.server_version = orjson.loads(answer).get("gitVersion", "")
                 return
             except ApiError as error:
                 if not error.unauthorized:

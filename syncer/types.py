@@ -213,6 +213,7 @@ class Context:
         objects: the answer to each :class:`Ref` the kind's ``related`` declared.
         queries: the answer to each :class:`Query` it declared.
         notices: a mapper appends what the tenant should be told; sent once per change.
+        server_version: what the virtual API server calls its version, such as ``v1.36.3``.
         pending: for ``to_virtual``: the host copy does not have all of the virtual object yet.
     """
 
@@ -222,6 +223,7 @@ class Context:
     objects: Mapping[Ref, Object | None] = field(default_factory=dict)
     queries: Mapping[Query, Sequence[Object]] = field(default_factory=dict)
     notices: list[Notice] = field(default_factory=list)
+    server_version: str = ""
     pending: bool = False
 
 
@@ -327,6 +329,7 @@ class Kind:
         direction: where the truth is.
         default: whether it is on unless ``--sync`` says otherwise.
         only: the one key this kind is about, when it is about a single object.
+        required: whether readiness waits for it; older API servers may lack the resource.
         optional: whether ``--sync`` may name it; other kinds serve those and are always on.
         component: event source component, such as ``configmap-syncer``.
         references: fields that name other objects; each target resource becomes an index of
@@ -374,6 +377,7 @@ class Kind:
     direction: Direction
     default: bool = True
     only: Key | None = None
+    required: bool = True
     optional: bool = True
     component: str = ""
     references: tuple[Reference, ...] = ()

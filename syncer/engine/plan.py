@@ -140,6 +140,8 @@ def plan(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
     Returns:
         Actions, in order; empty when all is as it should be.
     """
+    if kind.only not in (None, pair.key):
+        return []
     match kind.direction:
         case Direction.TO_HOST:
             actions = _to_host(kind, pair, ctx)
@@ -358,7 +360,9 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         case Blocked():
             return [Wait(answer)]
         case Skip():
-            return [_delete_virtual(pair, actual, answer.reason)] if actual is not None else []
+            if actual is None:
+                return []
+            return [_delete_virtual(pair, actual, answer.reason, identity=True)]
         case _ if actual is None:
             return [Create(Side.VIRTUAL, answer)]
         case _:

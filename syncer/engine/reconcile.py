@@ -207,8 +207,9 @@ class Reconciler:
         ctx = self._view.context(kind, source, copy)
         actions = plan(kind, pair, ctx)
         waits = [action.blocked.on for action in actions if isinstance(action, Wait)]
+        settled = kind.direction is Direction.TO_VIRTUAL and virtual is not None
         needs: list[Ref] = [*ctx.objects, *(ref for ref in waits if ref)]
-        self._view.looked_at(item, needs if source is not None else ())
+        self._view.looked_at(item, () if source is None or settled else needs)
         self._check_progress(item, actions)
         wrote = False
         for action in actions:

@@ -155,6 +155,7 @@ class View:
         self._looks_at: dict[Item, frozenset[Ref]] = {}
         self._wanted_by: dict[Ref, set[Item]] = {}
         self.owner: Object | None = None
+        self.server_version = ""
 
     # -- stores ----------------------------------------------------------------------------
 
@@ -250,7 +251,14 @@ class View:
         """
         objects: dict[Ref, Object | None] = {}
         queries: dict[Query, Sequence[Object]] = {}
-        ctx = Context(self._names, self._settings, self._synced, objects, queries)
+        ctx = Context(
+            self._names,
+            self._settings,
+            self._synced,
+            objects,
+            queries,
+            server_version=self.server_version,
+        )
         if kind.related is not None and source is not None:
             for need in kind.related(source, copy, ctx):
                 if isinstance(need, Ref):

@@ -9,7 +9,6 @@ from mappers.kubernetes_service import (
     KUBERNETES,
     OWN_ENDPOINTS,
     OWN_SERVICE,
-    kubernetes_only,
 )
 from syncer.types import Key, Side
 
@@ -137,7 +136,6 @@ def test_no_address_yet_is_waited_out(world: Any, tools: Any, kind: Any) -> None
     assert world.derived(kind, KUBERNETES, emptied) == []
 
 
-def test_only_the_one_service_brings_the_endpoints() -> None:
-    """The index that queues the endpoints holds default/kubernetes alone."""
-    assert kubernetes_only({"metadata": META}) == ("default/kubernetes",)
-    assert kubernetes_only({"metadata": {**META, "namespace": "other"}}) == ()
+def test_only_the_one_service_is_looked_at() -> None:
+    """No other service, endpoints or slice of the tenant's is ever made or changed by these."""
+    assert {KUBERNETES} == {kind.only for kind in KINDS}
