@@ -21,6 +21,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -249,13 +250,30 @@ def _start(values: Values, run: Run | None) -> int:
     ]
     loaded = load(_fields(values), os.environ)
 
-    from syncer.ops import logging
+    with _without("rich"):
+        from syncer.ops import logging
 
     logging.configure(loaded.settings.log_level, loaded.settings.log_format)
     log = logging.get("start")
     for warning in (*loaded.warnings, *warnings):
         log.warning(warning)
     return _run(loaded.settings, run)
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Hide a module that isn't loaded yet from what is imported meanwhile.
+
+    structlog loads rich where it finds it, for tracebacks that we print plainly: 14 MB.
+    """
+    hidden = module not in sys.modules
+    if hidden:
+        sys.modules[module] = None  # type: ignore[assignment]  # how Python marks "not there"
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[module]
 
 
 def _fields(values: Values) -> dict[str, object]:
