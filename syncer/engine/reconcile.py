@@ -395,7 +395,7 @@ class Reconciler:
             self._log("info", item, error)
             return "retry"
         self._log("warning", item, error)
-        message = hide_host_names(error.message, self._names, self._known(kind, item))
+        message = hide_host_names(_words(error), self._names, self._known(kind, item))
         self._failed(
             kind, item, Notice("SyncError", f"Error syncing to physical cluster: {message}")
         )
@@ -420,6 +420,18 @@ class Reconciler:
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
         getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+
+
+def _words(error: ApiError) -> str:
+    """Give a refusal's words for the tenant.
+
+    About a patch that it can't decode, an API server quotes the whole host object: that stays in
+    our log.
+    """
+    causes = error.details.get("causes") or ()
+    if any(cause.get("field") == "patch" for cause in causes):
+        return f"{error.reason}: the host does not understand the change"
+    return error.message
 
 
 def _in_the_way(kind: Kind, owner: Key | None, attempt: str) -> ApiError:
