@@ -86,16 +86,16 @@ class ConnectionConfig:
         self._renewing = asyncio.Lock()
         self._files = Files()
         self._check_at = clock() + CHECK_SECONDS
-        self._access = read(self._files)
         self._issued: Issued | None = None
         self._renew_at = float("-inf")
         # Guards against running a plugin for each of many refused requests.
         self._run_again_at = float("-inf")
         self._failure = ""
-        # The last context and what it was made of; they change together.
-        self._tls = self._access.tls
-        self._context = self._tls.context() if self._tls else None
-        self._credentials = self._compose()
+        # What the SSL context is made of; the three change together with what was issued.
+        self._tls: Tls | None = None
+        self._credentials = Credentials({}, None)
+        self._access = read(self._files)
+        self._adopt(self._access, None)
 
     @property
     def server(self) -> str:
@@ -189,26 +189,21 @@ class ConnectionConfig:
 
     def _adopt(self, access: Access, issued: Issued | None) -> None:
         """Take what was read or issued, all of it or, on an error, nothing."""
-        tls = access.tls
-        if tls and issued and issued.certificate:
-            tls = replace(
-                tls,
-                certificate=issued.certificate,
-                key=issued.key,
-                certificate_from=f"{access.plugin.source if access.plugin else ''}: what it gave",
-            )
+        tls, authorization = access.tls, access.authorization
+        if access.plugin and issued:
+            source = f"{access.plugin.source}: what it gave"
+            if tls and issued.certificate:
+                tls = replace(
+                    tls, certificate=issued.certificate, key=issued.key, certificate_from=source
+                )
+            if issued.token:
+                authorization = bearer(issued.token, source)
+        context = self._credentials.ssl_context
         if tls != self._tls:
-            self._context = tls.context() if tls else None
-            self._tls = tls
-        self._access, self._issued = access, issued
-        self._credentials = self._compose()
-
-    def _compose(self) -> Credentials:
-        authorization = self._access.authorization
-        if self._issued and self._issued.token:
-            authorization = bearer(self._issued.token, "the token of the exec plugin")
+            context = tls.context() if tls else None
         headers = {"Authorization": authorization} if authorization else {}
-        return Credentials(headers, self._context)
+        self._access, self._issued, self._tls = access, issued, tls
+        self._credentials = Credentials(headers, context)
 
 
 def load_kubeconfig(

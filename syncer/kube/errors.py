@@ -48,7 +48,7 @@ class TransportError(Exception):
     def __str__(self) -> str:
         text = one_line(str(self.cause), MAX_LINE)
         kind = type(self.cause).__name__
-        return f"{self.attempt}: no answer: {kind}: {text}" if text else f"{self.attempt}: {kind}"
+        return f"{self.attempt}: no answer: {kind}{': ' if text else ''}{text}"
 
 
 class ApiError(Exception):
@@ -189,11 +189,11 @@ def seconds_until(retry_after: str | None, now: float) -> float | None:
         return float(text) if len(text) < 10 else None
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, (date - datetime.fromtimestamp(now, UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.fromtimestamp(now, UTC)).total_seconds())
 
 
 def one_line(text: str, limit: int) -> str:
