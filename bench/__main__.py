@@ -26,7 +26,7 @@ from bench.world import World
 from controlplane import ComponentError, ToolError, boot_pair
 
 _IN_FLIGHT = 20
-_WIDTH = 150  # columns where there is no terminal
+_WIDTH = 160  # columns where there is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -86,6 +86,10 @@ class Event:
     status: bytes
 
 
+Matches = Callable[[Event], bool]
+"""Says whether an event is what is waited for."""
+
+
 class Api:
     """One API server, as its administrator."""
 
@@ -175,7 +179,7 @@ class Arrivals:
         at: name -> `time.perf_counter()` of the first event that matched.
     """
 
-    def __init__(self, expected: Collection[str], matches: Callable[[Event], bool]) -> None:
+    def __init__(self, expected: Collection[str], matches: Matches) -> None:
         self.at: dict[str, float] = {}
         self._missing = set(expected)
         self._matches = matches
@@ -185,7 +189,7 @@ class Arrivals:
     @classmethod
     @asynccontextmanager
     async def watch(
-        cls, api: Api, path: str, expected: Collection[str], matches: Callable[[Event], bool]
+        cls, api: Api, path: str, expected: Collection[str], matches: Matches
     ) -> AsyncIterator["Arrivals"]:
         """Watch from now on, for as long as the block lasts."""
         arrivals = cls(expected, matches)

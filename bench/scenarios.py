@@ -7,13 +7,13 @@ and once, without one, with the load program's own least writes; and removes wha
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from statistics import fmean
 from types import MappingProxyType
+from typing import Literal
 
-from bench.client import Arrivals, appeared, running, vanished
+from bench.client import Arrivals, Matches, appeared, running, vanished
 from bench.crew import Crew
 from bench.objects import PODS, PODS_WITH_TOKEN, SECRETS, SERVICES, Kind, copy_name
 from bench.stats import Run
@@ -31,6 +31,7 @@ from controlplane.syncer import Syncer
 _TIMEOUT = 120.0  # seconds for a burst to arrive
 _PAUSE = 0.1  # seconds between pods that come one at a time
 _IDLE = 10.0  # seconds
+_BOTH: tuple[Literal["limit"], Literal["syncer"]] = ("limit", "syncer")
 
 
 @dataclass(frozen=True)
@@ -73,133 +74,139 @@ class Outcome:
 Scenario = Callable[[World, Sizes], Awaitable[list[Outcome]]]
 
 
-# -- bursts --------------------------------------------------------------------------------------
+# -- waves ---------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Side:
-    """Who does the syncing in a round, seen from the load.
+class _Round:
+    """Objects of one kind on a fresh namespace, and who syncs them.
 
     Attributes:
+        world: the pair.
+        kind: of the objects.
+        namespace: virtual, new.
+        names: of the objects.
+        crew: keeps the load's requests in flight.
         tenant: ends the names of the copies.
-        namespace: holds the copies.
-        copier: the load program itself, or None.
-        process: the syncer, or None.
+        host_namespace: holds the copies.
+        copier: the load program itself, where it makes the copies.
+        syncer: the syncer, where it does.
     """
 
-    tenant: str
+    world: World
+    kind: Kind
     namespace: str
-    copier: Copier | None
-    process: Syncer | None
+    names: list[str]
+    crew: Crew
+    tenant: str = TENANT
+    host_namespace: str = HOST_NAMESPACE
+    copier: Copier | None = None
+    syncer: Syncer | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def by(
+        cls, who: Literal["limit", "syncer"], world: World, kind: Kind, size: int
+    ) -> AsyncIterator["_Round"]:
+        """Yield a round that can be measured; the end of the block removes what it made."""
+        namespace = await world.namespace()
+        names = [f"o{number}" for number in range(size)]
+        try:
+            async with Crew.of(world.in_flight) as crew, AsyncExitStack() as stack:
+                made = cls(world, kind, namespace, names, crew)
+                if who == "syncer":
+                    made.syncer = await stack.enter_async_context(world.syncer())
+                else:
+                    made.tenant, made.host_namespace = LIMIT_TENANT, LIMIT_NAMESPACE
+                    made.copier = Copier(world, kind, namespace, crew)
+                    await stack.enter_async_context(world.nodes())
+                    await stack.enter_async_context(made.copier.following())
+                yield made
+        finally:
+            await world.clear(kind, namespace)
+
+    def copy(self, name: str) -> str:
+        """Return the name of an object's copy."""
+        return copy_name(name, self.namespace, self.tenant)
+
+    async def create(self, name: str) -> None:
+        """Create an object as the tenant, and its copy where that is ours to do."""
+        body = self.kind.body(name, self.namespace)
+        answer = await self.world.virtual.send("POST", self.kind.path(self.namespace), body)
+        if self.copier is not None:
+            await self.copier.create(name, answer)
+
+    async def delete(self, name: str) -> None:
+        """Delete an object as the tenant, and its copy where that is ours to do."""
+        await self.world.virtual.send("DELETE", self.kind.path(self.namespace, name))
+        if self.copier is not None:
+            await self.copier.delete(name)
+
+    def copies(self, matches: Matches) -> AbstractAsyncContextManager[Arrivals]:
+        """Watch what happens to the copies on the host."""
+        path = self.kind.path(self.host_namespace)
+        return Arrivals.watch(self.world.host, path, list(map(self.copy, self.names)), matches)
+
+    def originals(self, matches: Matches) -> AbstractAsyncContextManager[Arrivals]:
+        """Watch what happens to the objects in the virtual cluster."""
+        path = self.kind.path(self.namespace)
+        return Arrivals.watch(self.world.virtual, path, self.names, matches)
+
+    async def wave(self, request: Callable[[str], Awaitable[None]], matches: Matches) -> Run:
+        """Make a request for every object at once, and measure until each has arrived.
+
+        Args:
+            request: `create` or `delete`.
+            matches: what arrival is: of pods in the virtual cluster, else of copies on the host.
+        """
+        sent: dict[str, float] = {}
+
+        async def job(name: str) -> None:
+            sent[name] = time.perf_counter()
+            await request(name)
+
+        async with self.originals(matches) if self.kind.pods else self.copies(matches) as arrivals:
+            meter = _Meter(self.world, self.syncer)
+            for name in self.names:
+                self.crew.add(partial(job, name))
+            await arrivals.wait(_TIMEOUT)
+            seconds = max(arrivals.at.values()) - meter.started
+        arrival = {name: name if self.kind.pods else self.copy(name) for name in self.names}
+        latencies = [arrivals.at[arrival[name]] - sent[name] for name in self.names]
+        return await meter.run(len(self.names), seconds, latencies)
+
+
+class _Meter:
+    """Reads clocks and CPU times at the start of a measurement and at its end."""
+
+    def __init__(self, world: World, syncer: Syncer | None) -> None:
+        self._world = world
+        self._syncer = syncer
+        self._cpu = syncer.cpu_seconds() if syncer is not None else 0.0
+        self._pair_cpu = world.pair_cpu_seconds()
+        self.started = time.perf_counter()
+
+    async def run(self, count: int, seconds: float, latencies: list[float]) -> Run:
+        """Wait until the syncer rests and return what was measured."""
+        pair_cpu = self._world.pair_cpu_seconds() - self._pair_cpu
+        if self._syncer is None:
+            return Run(count, seconds, latencies, pair_cpu_seconds=pair_cpu)
+        await rest(self._syncer)
+        cpu = self._syncer.cpu_seconds() - self._cpu
+        pair_cpu = self._world.pair_cpu_seconds() - self._pair_cpu
+        return Run(count, seconds, latencies, cpu, self._syncer.rss_bytes(), pair_cpu)
 
 
 async def _burst(world: World, kind: Kind, size: int) -> list[Outcome]:
     """Create `size` objects at once, then delete them at once."""
-    limit = await _round(world, kind, size, by_syncer=False)
-    syncer = await _round(world, kind, size, by_syncer=True)
+    runs = []
+    for who in _BOTH:
+        async with _Round.by(who, world, kind, size) as made:
+            created = await made.wave(made.create, running if kind.pods else appeared)
+            deleted = await made.wave(made.delete, vanished)
+            runs.append((created, deleted))
     lines = (f"{kind.title} at once", f"{kind.title} deleted at once")
-    return [Outcome(*each) for each in zip(lines, syncer, limit, strict=True)]
-
-
-async def _round(world: World, kind: Kind, size: int, *, by_syncer: bool) -> list[Run]:
-    namespace = await world.namespace()
-    names = [f"o{number}" for number in range(size)]
-    try:
-        async with (
-            Crew.of(world.in_flight) as crew,
-            _side(world, kind, namespace, crew, by_syncer) as side,
-        ):
-            created = await _create(world, kind, namespace, names, crew, side)
-            deleted = await _delete(world, kind, namespace, names, crew, side)
-    finally:
-        await world.clear(kind, namespace)
-    return [created, deleted]
-
-
-@asynccontextmanager
-async def _side(
-    world: World, kind: Kind, namespace: str, crew: Crew, by_syncer: bool
-) -> AsyncIterator[_Side]:
-    if by_syncer:
-        async with world.syncer() as process:
-            yield _Side(TENANT, HOST_NAMESPACE, None, process)
-    else:
-        copier = Copier(world, kind, namespace, crew)
-        async with world.nodes(), copier.following():
-            yield _Side(LIMIT_TENANT, LIMIT_NAMESPACE, copier, None)
-
-
-async def _create(
-    world: World, kind: Kind, namespace: str, names: list[str], crew: Crew, side: _Side
-) -> Run:
-    sent: dict[str, float] = {}
-    arrives = _expected(kind, namespace, names, side)
-
-    async def job(name: str) -> None:
-        sent[name] = time.perf_counter()
-        answer = await world.virtual.send("POST", kind.path(namespace), kind.body(name, namespace))
-        if side.copier is not None:
-            await side.copier.create(name, answer)
-
-    api = world.virtual if kind.pods else world.host
-    path = kind.path(namespace if kind.pods else side.namespace)
-    matches = running if kind.pods else appeared
-    async with Arrivals.watch(api, path, arrives.values(), matches) as arrivals:
-        return await _measured(world, crew, side, job, names, sent, arrives, arrivals)
-
-
-async def _delete(
-    world: World, kind: Kind, namespace: str, names: list[str], crew: Crew, side: _Side
-) -> Run:
-    sent: dict[str, float] = {}
-    arrives = _expected(kind, namespace, names, side)
-
-    async def job(name: str) -> None:
-        sent[name] = time.perf_counter()
-        await world.virtual.send("DELETE", kind.path(namespace, name))
-        if side.copier is not None:
-            await side.copier.delete(name)
-
-    api = world.virtual if kind.pods else world.host
-    path = kind.path(namespace if kind.pods else side.namespace)
-    async with Arrivals.watch(api, path, arrives.values(), vanished) as arrivals:
-        return await _measured(world, crew, side, job, names, sent, arrives, arrivals)
-
-
-def _expected(kind: Kind, namespace: str, names: list[str], side: _Side) -> dict[str, str]:
-    """Return name -> what to wait for: pods in the virtual cluster, else copies on the host."""
-    if kind.pods:
-        return {name: name for name in names}
-    return {name: copy_name(name, namespace, side.tenant) for name in names}
-
-
-async def _measured(
-    world: World,
-    crew: Crew,
-    side: _Side,
-    job: Callable[[str], Awaitable[None]],
-    names: list[str],
-    sent: Mapping[str, float],
-    arrives: Mapping[str, str],
-    arrivals: Arrivals,
-) -> Run:
-    cpu = side.process.cpu_seconds() if side.process else 0.0
-    pair_cpu = world.pair_cpu_seconds()
-    started = time.perf_counter()
-    for name in names:
-        crew.add(partial(job, name))
-    await arrivals.wait(_TIMEOUT)
-    seconds = max(arrivals.at.values()) - started
-    if side.process:
-        await rest(side.process)
-    return Run(
-        count=len(names),
-        seconds=seconds,
-        latencies=[arrivals.at[arrives[name]] - sent[name] for name in names],
-        cpu_seconds=side.process.cpu_seconds() - cpu if side.process else 0.0,
-        rss_bytes=side.process.rss_bytes() if side.process else 0,
-        pair_cpu_seconds=world.pair_cpu_seconds() - pair_cpu,
-    )
+    return [Outcome(*each) for each in zip(lines, *reversed(runs), strict=True)]
 
 
 # -- one at a time -------------------------------------------------------------------------------
@@ -207,50 +214,29 @@ async def _measured(
 
 async def _one_at_a_time(world: World, sizes: Sizes) -> list[Outcome]:
     """Create pods one by one: when is each on the host, when is it seen to run?"""
-    limit = await _singles(world, sizes.single, by_syncer=False)
-    syncer = await _singles(world, sizes.single, by_syncer=True)
+    runs = []
+    for who in _BOTH:
+        async with _Round.by(who, world, PODS, sizes.single) as made:
+            runs.append(await _singles(made))
     lines = ("one pod, to the host", "one pod, to Running")
-    return [Outcome(*each) for each in zip(lines, syncer, limit, strict=True)]
+    return [Outcome(*each) for each in zip(lines, *reversed(runs), strict=True)]
 
 
-async def _singles(world: World, size: int, *, by_syncer: bool) -> list[Run]:
-    kind, namespace = PODS, await world.namespace()
-    names = [f"o{number}" for number in range(size)]
-    try:
-        async with (
-            Crew.of(world.in_flight) as crew,
-            _side(world, kind, namespace, crew, by_syncer) as side,
-        ):
-            return await _timed_singles(world, kind, namespace, names, side)
-    finally:
-        await world.clear(kind, namespace)
-
-
-async def _timed_singles(
-    world: World, kind: Kind, namespace: str, names: list[str], side: _Side
-) -> list[Run]:
-    copies = {name: copy_name(name, namespace, side.tenant) for name in names}
+async def _singles(made: _Round) -> tuple[Run, Run]:
     to_host, to_running = [], []
-    cpu = side.process.cpu_seconds() if side.process else 0.0
-    async with (
-        Arrivals.watch(world.host, kind.path(side.namespace), copies.values(), appeared) as copied,
-        Arrivals.watch(world.virtual, kind.path(namespace), names, running) as run,
-    ):
-        for name in names:
+    async with made.copies(appeared) as copied, made.originals(running) as ran:
+        meter = _Meter(made.world, made.syncer)
+        for name in made.names:
             sent = time.perf_counter()
-            body = kind.body(name, namespace)
-            answer = await world.virtual.send("POST", kind.path(namespace), body)
-            if side.copier is not None:
-                await side.copier.create(name, answer)
-            to_host.append(await copied.one(copies[name], _TIMEOUT) - sent)
-            to_running.append(await run.one(name, _TIMEOUT) - sent)
+            await made.create(name)
+            to_host.append(await copied.one(made.copy(name), _TIMEOUT) - sent)
+            to_running.append(await ran.one(name, _TIMEOUT) - sent)
             await asyncio.sleep(_PAUSE)
-    spent = side.process.cpu_seconds() - cpu if side.process else 0.0
-    rss = side.process.rss_bytes() if side.process else 0
-    return [
-        Run(len(names), sum(latencies), latencies, spent, rss)
-        for latencies in (to_host, to_running)
-    ]
+    count = len(made.names)
+    return (
+        await meter.run(count, sum(to_host), to_host),
+        await meter.run(count, sum(to_running), to_running),
+    )
 
 
 # -- starts --------------------------------------------------------------------------------------
@@ -278,58 +264,35 @@ async def _starts(world: World, sizes: Sizes) -> list[Outcome]:
 
 async def _limit_of_cold_start(world: World, kind: Kind, namespace: str, names: list[str]) -> Run:
     path = kind.path(LIMIT_NAMESPACE)
-    started, pair_cpu = time.perf_counter(), world.pair_cpu_seconds()
+    meter = _Meter(world, None)
     await _all(
         world,
         names,
         lambda name: world.host.send("POST", path, kind.copy(name, namespace, LIMIT_TENANT)),
     )
-    seconds = time.perf_counter() - started
-    spent = world.pair_cpu_seconds() - pair_cpu
-    return Run(len(names), seconds, [seconds], pair_cpu_seconds=spent)
+    seconds = time.perf_counter() - meter.started
+    return await meter.run(len(names), seconds, [seconds])
 
 
 async def _cold_start(world: World, kind: Kind, namespace: str, names: list[str]) -> Run:
     copies = [copy_name(name, namespace, TENANT) for name in names]
-    syncer = world.describe_syncer()
-    try:
-        await syncer.prepare()
-        async with Arrivals.watch(
-            world.host, kind.path(HOST_NAMESPACE), copies, appeared
-        ) as arrivals:
-            started, pair_cpu = time.perf_counter(), world.pair_cpu_seconds()
+    path = kind.path(HOST_NAMESPACE)
+    async with world.stopped_syncer() as syncer:
+        async with Arrivals.watch(world.host, path, copies, appeared) as arrivals:
+            meter = _Meter(world, syncer)
             await syncer.start(ready=False)
             await arrivals.wait(_TIMEOUT)
-        seconds = max(arrivals.at.values()) - started
-        latencies = [at - started for at in arrivals.at.values()]
-        return await _started(world, syncer, len(names), seconds, latencies, pair_cpu)
-    finally:
-        await syncer.close()
+        await syncer.wait_ready()
+        latencies = [at - meter.started for at in arrivals.at.values()]
+        return await meter.run(len(names), max(latencies), latencies)
 
 
 async def _warm_start(world: World, size: int) -> Run:
-    syncer = world.describe_syncer()
-    try:
-        started, pair_cpu = time.perf_counter(), world.pair_cpu_seconds()
+    async with world.stopped_syncer() as syncer:
+        meter = _Meter(world, syncer)
         await syncer.start()
-        seconds = time.perf_counter() - started
-        return await _started(world, syncer, size, seconds, [seconds], pair_cpu)
-    finally:
-        await syncer.close()
-
-
-async def _started(
-    world: World,
-    syncer: Syncer,
-    size: int,
-    seconds: float,
-    latencies: list[float],
-    pair_cpu: float,
-) -> Run:
-    await syncer.wait_ready()
-    await rest(syncer)
-    spent = world.pair_cpu_seconds() - pair_cpu
-    return Run(size, seconds, latencies, syncer.cpu_seconds(), syncer.rss_bytes(), spent)
+        seconds = time.perf_counter() - meter.started
+        return await meter.run(size, seconds, [seconds])
 
 
 async def _all(world: World, names: list[str], send: Callable[[str], Awaitable[bytes]]) -> None:
@@ -351,16 +314,10 @@ async def _all(world: World, names: list[str], send: Callable[[str], Awaitable[b
 async def _idle(world: World, _sizes: Sizes) -> list[Outcome]:
     """Run the syncer on an empty pair and let it be."""
     async with world.syncer() as syncer:
-        await asyncio.sleep(1.0)
-        cpu, pair_cpu = syncer.cpu_seconds(), world.pair_cpu_seconds()
-        readings = []
-        for _ in range(10):
-            await asyncio.sleep(_IDLE / 10)
-            readings.append(syncer.rss_bytes())
-        spent = syncer.cpu_seconds() - cpu
-        pair_spent = world.pair_cpu_seconds() - pair_cpu
-    rss = int(fmean(readings))
-    return [Outcome("idle", Run(1, _IDLE, [_IDLE], spent, rss, pair_spent), None)]
+        await asyncio.sleep(_PAUSE)
+        meter = _Meter(world, syncer)
+        await asyncio.sleep(_IDLE)
+        return [Outcome("idle", await meter.run(1, _IDLE, [_IDLE]), None)]
 
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(

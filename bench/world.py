@@ -101,25 +101,23 @@ class World:
     @asynccontextmanager
     async def syncer(self) -> AsyncIterator[Syncer]:
         """Run a new syncer process for as long as the block lasts; yield it when it is at rest."""
-        syncer = self.describe_syncer()
-        try:
-            await syncer.prepare()
+        async with self.stopped_syncer() as syncer:
             await syncer.start()
             await rest(syncer)
             yield syncer
-        except LoadError as error:
-            error.add_note(f"the syncer's log ends:\n{syncer.tail(15)}")
-            raise
-        finally:
-            await syncer.close()
 
-    def describe_syncer(self) -> Syncer:
-        """Return a syncer that is not started yet; the caller closes it."""
+    @asynccontextmanager
+    async def stopped_syncer(self) -> AsyncIterator[Syncer]:
+        """Yield a syncer for the block to start; it ends with the block.
+
+        Raises:
+            LoadError: the block did; a note has the end of the syncer's log.
+        """
         wrapper: tuple[str, ...] = ()
         if self.profiles is not None:
             output = self.profiles / f"syncer-{next(self._numbers):03}.prof"
             wrapper = (sys.executable, "-m", "cProfile", "-o", str(output))
-        return Syncer(
+        syncer = Syncer(
             self.host_plane,
             self.virtual_plane,
             tenant=TENANT,
@@ -127,6 +125,14 @@ class World:
             flags=self.flags,
             wrapper=wrapper,
         )
+        try:
+            await syncer.prepare()
+            yield syncer
+        except LoadError as error:
+            error.add_note(f"the syncer's log ends:\n{syncer.tail(15)}")
+            raise
+        finally:
+            await syncer.close()
 
     def pair_cpu_seconds(self) -> float:
         """Return the CPU time that all processes of both planes have used."""

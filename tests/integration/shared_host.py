@@ -5,12 +5,13 @@ A worker can't own it: it would end with that worker. So a process of its own do
     python shared_host.py DIRECTORY PID
 
 boots a host in DIRECTORY/host and keeps it until it gets SIGTERM or process PID (the one that
-people started) is gone, however that ended.
+people started) is gone, however that ended; then it removes DIRECTORY.
 """
 
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,7 +101,8 @@ async def _own(directory: Path, lives_with: int) -> None:
         async with ControlPlane.host(directory=directory / "host"):
             await over.wait()
     finally:
-        pid_file.unlink(missing_ok=True)
+        # The pid file goes with the rest, which tells `end` that all is over.
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":
