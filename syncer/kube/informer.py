@@ -92,25 +92,25 @@ class Status:
     Attributes:
         state: ``listing``, ``checking`` or ``watching``.
         synced: a first list is complete.
-        error: the last failure, ``""`` once a watch is open or a list complete again.
+        last_error: the last failure, ``""`` once a watch is open or a list complete again.
         error_status: its HTTP status, 0 when there was none (401: credentials, 403: rights).
         failing_since: when the row of failures began, by the informer's clock; ``None``: none.
         version: resource version up to which the store is complete.
         objects: how many objects are held.
         size: bytes of JSON held.
-        ends: how often a phase ended, by reason (:class:`Why`).
+        restarts: how often a list or watch ended, by reason (:class:`Why`).
         errors: exceptions of callbacks, indexers and our own code.
     """
 
     state: str
     synced: bool
-    error: str
+    last_error: str
     error_status: int
     failing_since: float | None
     version: int
     objects: int
     size: int
-    ends: Mapping[str, int]
+    restarts: Mapping[str, int]
     errors: int
 
 
@@ -182,6 +182,7 @@ class Informer:
         self._state: State = Listing()
         self._streaming = True  # until the server says that it has no streaming lists
         self._synced = asyncio.Event()
+        self._settled = asyncio.Event()
         self._listed_at = float("-inf")
         self._asked = False  # a list newer than the last one is wanted
         self._deadline: asyncio.Timeout | None = None  # of the open connection
@@ -202,6 +203,10 @@ class Informer:
         """Wait until a first list is complete."""
         await self._synced.wait()
 
+    async def wait_settled(self) -> None:
+        """Wait until a first list is complete, or refused (no rights, or not served)."""
+        await self._settled.wait()
+
     def relist(self) -> None:
         """Ask for a fresh list, because the view was found to be wrong.
 
@@ -216,13 +221,13 @@ class Informer:
         return Status(
             state=type(self._state).__name__.lower(),
             synced=self.synced,
-            error=self._error.message if self._error else "",
+            last_error=self._error.message if self._error else "",
             error_status=self._error.status if self._error else 0,
             failing_since=self._failing_since,
             version=self._store.version,
             objects=len(self._store),
             size=self._store.size,
-            ends=MappingProxyType(dict(self._ends)),
+            restarts=MappingProxyType(dict(self._ends)),
             errors=self._errors + self._store.errors,
         )
 
@@ -274,6 +279,8 @@ class Informer:
         if end.why in PROGRESS or (end.why is Why.CLOSED and healthy):
             return 0.0
         self._failures += 1
+        if end.why is Why.REFUSED:
+            self._settled.set()
         self._note(end)
         return pause(end, self._failures, self._random)
 
@@ -356,6 +363,7 @@ class Informer:
         self._store.replace(snapshot, version, initial=not self.synced)
         self._snapshot = None
         self._synced.set()
+        self._settled.set()
         self._recovered()
         return None
 
@@ -436,13 +444,14 @@ class Informer:
                 return self._take_listed(self._snapshot, event)
             case Bookmark(version):
                 if version < self._store.version:
-                    return _rewound(version, self._store.version)
+                    return _disordered(version, self._store.version)
             case ObjectEvent():
-                if event.meta.version < self._store.version:
-                    return _rewound(event.meta.version, self._store.version)
+                version = event.meta.version
+                if version < self._store.version:
+                    return _disordered(version, self._store.version)
                 self._take_change(event)
         self._proved = True
-        self._store.advance(event.version if isinstance(event, Bookmark) else event.meta.version)
+        self._store.advance(version)
         return None
 
     def _take_listed(self, snapshot: Snapshot, event: ObjectEvent | Bookmark) -> End | None:
@@ -505,3 +514,7 @@ def _version(page: _Page) -> int:
 def _rewound(version: int, highest: int) -> End:
     message = f"the server is at version {version}, but has given {highest}: restored or stale"
     return End(Why.REWOUND, message, version=version)
+
+
+def _disordered(version: int, reached: int) -> End:
+    return End(Why.DISORDERED, f"the watch told of version {version} after {reached}")

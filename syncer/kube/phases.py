@@ -2,9 +2,9 @@
 
     Listing ----list complete----> Watching ----connection ended----> Checking
        ^ ^                          |    ^                             |    |
-       | +-- 410, relist() asked ---+    +---- still the same past ----+    |
+       | +- 410, disorder, asked ---+    +---- still the same past ----+    |
        |                                                                    |
-       +------- the server's version is lower than one seen (rewound) ------+
+       +-- a list's version is lower than one seen (rewound), here or there +
 
 A phase ends with an :class:`End`, errors included; :func:`following` says what comes next and
 :func:`pause` when.
@@ -67,6 +67,9 @@ class Why(StrEnum):
     EXPIRED = "expired"
     """The version or continue token is compacted (410)."""
     REWOUND = "rewound"
+    """A list is older than what was seen: the datastore was put back, or a replica is stale."""
+    DISORDERED = "disordered"
+    """A watch told of a lower version than before; a list will say whether it is a rewind."""
     UNSUPPORTED = "unsupported"
     """The server has no streaming lists."""
     UNAUTHORIZED = "unauthorized"
@@ -148,7 +151,7 @@ def following(state: State, why: Why) -> State:
             return Listing(rewound=True)
         case _ if isinstance(state, Listing):
             return state
-        case Why.EXPIRED | Why.ASKED:
+        case Why.EXPIRED | Why.ASKED | Why.DISORDERED:
             return Listing()
         case _:
             return Checking()
