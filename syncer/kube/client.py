@@ -154,7 +154,7 @@ class Client:
             cause = TimeoutError(f"not complete after {timeout:g} s")
             raise TransportError(call.attempt, cause) from error
         except (*_NETWORK, ConfigError) as error:
-            raise TransportError(call.attempt, error) from error
+            raise TransportError(call.attempt, _plain(error)) from error
 
     @asynccontextmanager
     async def stream(
@@ -192,7 +192,7 @@ class Client:
             cause = TimeoutError(f"no answer after {read_timeout:g} s")
             raise TransportError(call.attempt, cause) from error
         except (*_NETWORK, ConfigError) as error:
-            raise TransportError(call.attempt, error) from error
+            raise TransportError(call.attempt, _plain(error)) from error
         try:
             yield _Chunks(response.content, call.attempt, read_timeout, ends)
         finally:
@@ -285,6 +285,7 @@ class Client:
                     "Accept-Encoding": "identity",
                     "User-Agent": self._user_agent,
                 },
+                skip_auto_headers=["Content-Type"],  # no body has no type
                 timeout=aiohttp.ClientTimeout(total=None),  # ours cover more than aiohttp's
                 trace_configs=[trace],
             )
@@ -315,16 +316,28 @@ class _Chunks:
         now = self._loop.time()
         try:
             if now >= self._ends:
-                raise TimeoutError("lasts too long")
+                raise TimeoutError
             if chunk := self._content.read_nowait():
                 return chunk
             async with asyncio.timeout_at(min(now + self._read_timeout, self._ends)):
                 return await self._content.readany()
         except TimeoutError as error:
-            cause = TimeoutError(str(error) or f"silent for {self._read_timeout:g} s")
+            silent = f"silent for {self._read_timeout:g} s"
+            cause = TimeoutError(silent if self._loop.time() < self._ends else "lasts too long")
             raise TransportError(self._attempt, cause) from error
         except _NETWORK as error:
-            raise TransportError(self._attempt, error) from error
+            raise TransportError(self._attempt, _plain(error)) from error
+
+
+def _plain(error: Exception) -> Exception:
+    """Give what aiohttp wrapped: its own texts name Python objects and say less."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return error.certificate_error
+        case aiohttp.ClientConnectorError():
+            return error.os_error
+        case _:
+            return error
 
 
 async def _check(
