@@ -5,7 +5,8 @@ Host name: ``NAME-x-NAMESPACE-x-TENANT``.
 Rewritten: ``targetRef`` of a pod (name and namespace; UID and version cleared).
 Read back: nothing.
 Never copied: ``default/kubernetes``; endpoints of services with a selector, which the host makes
-    itself; target references to anything but pods; the annotations
+    itself (those it leaves behind when the selector goes give way to the tenant's); target
+    references to anything but pods; the annotations
     ``control-plane.alpha.kubernetes.io/leader`` and
     ``endpoints.kubernetes.io/last-change-trigger-time``. Refused: addresses of the node itself,
     link-local and multicast ones, and those of the service network, by which the host's service
@@ -21,6 +22,7 @@ from typing import Final
 from mappers.metadata import host_metadata
 from mappers.servicecidrs import SERVICE_CIDR, Network, networks, parse_address
 from mappers.services import KUBERNETES, SELECTORLESS
+from syncer import ownership
 from syncer.naming import Names
 from syncer.types import (
     Context,
@@ -103,8 +105,13 @@ def host_target(target: Object | None, names: Names) -> Object | None:
     return {"kind": "Pod", "name": host.name, "namespace": host.namespace}
 
 
-def _related(source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
-    return (service(key_of(source)), SERVICE_CIDR)
+def _host_service(key: Key, names: Names) -> Ref:
+    return Ref(Side.HOST, "services", names.host_key(key))
+
+
+def _related(source: Object, _copy: Object | None, ctx: Context) -> Iterable[Need]:
+    key = key_of(source)
+    return (service(key), _host_service(key, ctx.names), SERVICE_CIDR)
 
 
 def _to_host(virtual: Object, ctx: Context) -> Object | Skip | Refused:
@@ -149,6 +156,24 @@ def _host_address(address: Object, names: Names) -> Object:
     return result
 
 
+def _leftover(host: Object, ctx: Context) -> bool:
+    """Say whether the host made these endpoints when our Service there had a selector.
+
+    Its controller leaves them behind when the selector goes. They bear the labels of our Service,
+    which is ours by all its marks, and no marks of a copy.
+    """
+    labels = host["metadata"].get("labels") or {}
+    ref = Ref(Side.HOST, "services", key_of(host))
+    owner = ctx.objects.get(ref)
+    return (
+        labels.get(ownership.MANAGED_BY) == ctx.names.marker
+        and ownership.annotation(host, ownership.OBJECT_NAME) is None
+        and owner is not None
+        and ownership.virtual_key(owner, ctx.names) is not None
+        and not owner["spec"].get("selector")
+    )
+
+
 KIND = Kind(
     name="endpoints",
     resource=Resource("", "v1", "endpoints", "Endpoints"),
@@ -157,6 +182,7 @@ KIND = Kind(
     related=_related,
     to_host=_to_host,
     mutable=("subsets",),
+    leftover=_leftover,
     triggers=(Trigger(Side.VIRTUAL, "services", SELECTORLESS),),
     ignored_annotations=IGNORED_ANNOTATIONS,
 )

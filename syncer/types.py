@@ -359,6 +359,8 @@ class Kind:
         host_parts, virtual_parts: fields that go through subresources, in order of writing.
         refused: TO_HOST: gets (wanted, status message of the host's refusal, ctx); may give a
             second object to try at once (such as without the asked-for cluster IP).
+        leftover: TO_HOST: gets (host object in the way of a copy, ctx); says whether the host's
+            own controllers made it out of our objects and no longer keep it: it is removed.
         triggers: index changes elsewhere that queue objects of this kind.
         children: host objects removed with this kind's host copy.
         indexers: extra indexes on the virtual store of the resource.
@@ -393,6 +395,7 @@ class Kind:
     host_parts: tuple[Part, ...] = ()
     virtual_parts: tuple[Part, ...] = ()
     refused: Callable[[Object, str, Context], Object | None] | None = None
+    leftover: Callable[[Object, Context], bool] | None = None
     triggers: tuple[Trigger, ...] = ()
     children: tuple[Child, ...] = ()
     indexers: Mapping[str, Indexer] = field(default_factory=dict)

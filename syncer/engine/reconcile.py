@@ -288,17 +288,18 @@ class Reconciler:
             await writer.create(kind.resource, wanted)
         except ApiError as error:
             if error.already_exists:
-                await self._adopt(kind, pair, error)
+                await self._adopt(kind, pair, ctx, error)
                 return
             second = kind.refused(wanted, error.message, ctx) if kind.refused else None
             if second is None:
                 raise
             await writer.create(kind.resource, second)
 
-    async def _adopt(self, kind: Kind, pair: Pair, error: ApiError) -> None:
+    async def _adopt(self, kind: Kind, pair: Pair, ctx: Any, error: ApiError) -> None:
         """The wanted name is taken: by our own copy that the store did not know of, or not.
 
         Raises:
+            NotConfirmedError: the copy is there already, or what was in the way is gone now.
             ApiError: the conflict, told to the tenant; the object there stays as it is.
         """
         live = await self._writers[Side.HOST].get(kind.resource, pair.host_key)
@@ -308,6 +309,10 @@ class Reconciler:
         if owner == pair.key:
             self._view.store(Side.HOST, kind.resource.full_name).apply(live, live=True)
             raise NotConfirmedError("the copy was already there")
+        if owner is None and kind.leftover is not None and kind.leftover(live, ctx):
+            uid = live["metadata"]["uid"]
+            await self._writers[Side.HOST].delete(kind.resource, pair.host_key, uid)
+            raise NotConfirmedError("what the host's controllers had left there was removed")
         raise _in_the_way(kind, owner, error.attempt)
 
     async def _delete(self, kind: Kind, pair: Pair, action: Delete) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from mappers.endpoints import KIND, host_target, refusal, service
 from mappers.servicecidrs import networks
+from mappers.services import KIND as SERVICES
 from syncer.naming import Names
-from syncer.types import Key, Refused, Skip
+from syncer.ownership import MANAGED_BY, OBJECT_NAME
+from syncer.types import Key, Ref, Refused, Side, Skip
 
 KEY = Key("default", "db")
 SELECTORLESS = {"metadata": {"namespace": "default", "name": "db"}, "spec": {}}
@@ -150,3 +152,35 @@ def test_marks_of_leader_election_stay_inside(world: Any) -> None:
     }
     wanted = world.wanted(KIND, endpoints("192.0.2.1", annotations=annotations))
     assert wanted["metadata"]["annotations"] == {"note": "x"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "selector", "expected"),
+    [
+        pytest.param("vc", {}, None, True, id="left-behind"),
+        pytest.param("vc", {}, {"a": "b"}, False, id="still-kept-by-the-host"),
+        pytest.param("other", {}, None, False, id="another-tenants"),
+        pytest.param("vc", {OBJECT_NAME: "c"}, None, False, id="copy-of-something"),
+    ],
+)
+def test_what_the_host_left_behind_of_our_service_gives_way(
+    world: Any, labels: str, annotations: Any, selector: Any, expected: bool
+) -> None:
+    """Endpoints in the way are removed only if made from our own service, now selectorless."""
+    assert KIND.leftover
+    own = world.made(
+        SERVICES, {**SELECTORLESS, "metadata": {**SELECTORLESS["metadata"], "uid": "u"}}
+    )
+    if selector:
+        own["spec"]["selector"] = selector
+    host_key = world.names.host_key(KEY)
+    world.know(Ref(Side.HOST, "services", host_key), own)
+    found = {
+        "metadata": {
+            "namespace": host_key.namespace,
+            "name": host_key.name,
+            "labels": {MANAGED_BY: labels},
+            "annotations": annotations,
+        }
+    }
+    assert KIND.leftover(found, world.ctx()) is expected
