@@ -73,8 +73,8 @@ SILENCE: Final = 100.0
 LIST_SECONDS: Final = 120.0
 """A streaming list, or a page, has to be complete after so many seconds."""
 
-CHECK_SECONDS: Final = 15.0
-"""The question for the server's version has to be answered after so many seconds."""
+ANSWER_SECONDS: Final = 15.0
+"""A watch has to be open, and the question for the version answered, after so many seconds."""
 
 HEALTHY_AFTER: Final = 10.0
 """A watch that lived so many seconds, or told anything, ends a row of failures."""
@@ -187,6 +187,7 @@ class Informer:
         self._asked = False  # a list newer than the last one is wanted
         self._deadline: asyncio.Timeout | None = None  # of the open connection
         self._snapshot: Snapshot | None = None  # a list that is coming in
+        self._opened = False  # the server has begun to answer the watch
         self._proved = False  # the open watch has told something
         self._failures = 0
         self._error: End | None = None
@@ -239,7 +240,7 @@ class Informer:
         """
         while True:
             started = self._clock()
-            self._proved = False
+            self._opened = self._proved = False
             end = await self._phase()
             lived = self._clock() - started
             if wait := self._conclude(end, lived):
@@ -376,7 +377,7 @@ class Informer:
         and silent: only a list tells.
         """
         highest = self._store.highest
-        version = _version(await self._page({**self._selectors, "limit": "1"}, CHECK_SECONDS))
+        version = _version(await self._page({**self._selectors, "limit": "1"}, ANSWER_SECONDS))
         return _rewound(version, highest) if version < highest else End(Why.CHECKED)
 
     # Watching
@@ -398,7 +399,7 @@ class Informer:
         decoder = Decoder()
         try:
             async with (
-                asyncio.timeout(LIST_SECONDS if self._snapshot else None) as self._deadline,
+                asyncio.timeout(ANSWER_SECONDS) as self._deadline,
                 self._client.stream(
                     self._path,
                     params=params,
@@ -406,27 +407,32 @@ class Informer:
                     total=seconds + WATCH_SLACK,
                 ) as chunks,
             ):
-                self._opened()
+                self._begin_reading()
                 async for chunk in chunks:
                     for event in decoder.feed(chunk):
                         if end := self._take(event):
                             return end
         except TimeoutError:
-            if self._asked and self._snapshot is None:
+            if self._opened and self._snapshot is None:
                 return End(Why.ASKED)
             raise
         finally:
             self._deadline = None
         return End(Why.CLOSED, "the server ended the watch early")
 
-    def _opened(self) -> None:
-        if self._snapshot is None:
+    def _begin_reading(self) -> None:
+        """Note that a watch is open: from here on, other deadlines count."""
+        self._opened = True
+        if self._snapshot is not None:
+            self._end_after(LIST_SECONDS)
+        else:
+            self._end_after(None)
             self._recovered()
             self._schedule_relist()
 
     def _schedule_relist(self) -> None:
         """Let the open watch end when the list that was asked for is due."""
-        if self._asked and self._snapshot is None:
+        if self._asked and self._opened and self._snapshot is None:
             self._end_after(max(0.0, self._listed_at + RELIST_SPACING - self._clock()))
 
     def _end_after(self, seconds: float | None) -> None:
