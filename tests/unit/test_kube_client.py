@@ -288,6 +288,19 @@ async def test_check_is_last() -> None:
     assert moments[1] == 1
 
 
+async def test_check_before_a_hidden_repetition() -> None:
+    """Where aiohttp repeats a DELETE whose connection was closed, the check comes again."""
+    moments: list[int] = []
+    observer = Observed()
+    async with (
+        wire(close, answer(200)) as server,
+        client_of(server.port, observer=observer) as client,
+    ):
+        await client.request("DELETE", PATH, check=lambda: moments.append(len(server.requests)))
+    assert moments == [0, 1]
+    assert observer.seen == [("delete", 200)]
+
+
 # -- what comes back --------------------------------------------------------------------------
 
 
