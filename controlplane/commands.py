@@ -85,6 +85,7 @@ def api_server(tools: Tools, settings: Settings, port: int, *, virtual: bool) ->
         str(tools.kube_apiserver),
         f"--etcd-servers=unix://{_KINE_SOCKET}",
         f"--bind-address={LOOPBACK}",
+        f"--advertise-address={_ADVERTISED}",
         f"--secure-port={port}",
         f"--service-cluster-ip-range={settings.service_cidr}",
         "--allow-privileged=true",
@@ -111,7 +112,6 @@ def api_server(tools: Tools, settings: Settings, port: int, *, virtual: bool) ->
         ]
     else:
         command += [
-            f"--advertise-address={_ADVERTISED}",
             "--kubelet-preferred-address-types=InternalIP",
             "--kubelet-certificate-authority=pki/server-ca.crt",
             "--kubelet-client-certificate=pki/kubelet-client.crt",

@@ -2,10 +2,10 @@
 
     python keeper.py OWNER_PID DIRECTORY KEEP
 
-The keeper leads the process group that all components join. It waits until its standard input is
-closed (an ordered end) or its owner is gone (a crash, even SIGKILL), then kills the whole group,
-removes DIRECTORY unless KEEP is 1, and exits. The pipe alone would not do, as a forked child of
-the owner could hold it open; the owner's pidfd alone would not allow an end before the owner's.
+The keeper leads the process group that all components join. It waits until its standard input has
+a byte (an ordered end) or its owner is gone (a crash, even SIGKILL), then kills the whole group,
+removes DIRECTORY unless KEEP is 1, and exits. A closed pipe alone would not tell of a crash, as a
+forked child of the owner could hold it open.
 
 Only the standard library, so that it starts in milliseconds and shares nothing with the owner.
 """

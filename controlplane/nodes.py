@@ -6,9 +6,13 @@ from typing import Any
 
 import aiohttp
 
+from controlplane.tools import KUBERNETES_VERSION
+
 _POD_RANGE = ipaddress.ip_network("10.244.0.0/16")
 _PODS_PER_NODE = 20  # prefix length: 16 nodes of 4094 pods
 _ZONES = 3
+_CAPACITY = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "4000"}
+_UNKNOWN = ("bootID", "kubeProxyVersion", "machineID", "systemUUID")
 MAX_NODES = 16
 
 
@@ -27,6 +31,19 @@ def node(index: int) -> dict[str, Any]:
                 "kubernetes.io/arch": "amd64",
                 "topology.kubernetes.io/region": "local",
                 "topology.kubernetes.io/zone": f"zone-{index % _ZONES}",
+            },
+        },
+        "status": {
+            "capacity": _CAPACITY,
+            "allocatable": _CAPACITY,
+            "nodeInfo": {
+                **dict.fromkeys(_UNKNOWN, ""),
+                "architecture": "amd64",
+                "operatingSystem": "linux",
+                "osImage": "fake",
+                "kernelVersion": "fake",
+                "containerRuntimeVersion": "fake://1.0.0",
+                "kubeletVersion": KUBERNETES_VERSION,
             },
         },
         "spec": {"podCIDR": str(pod_range), "podCIDRs": [str(pod_range)]},

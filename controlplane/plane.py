@@ -184,9 +184,7 @@ class ControlPlane:
             database.with_name(database.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(path, database)
         for component in reversed(stopped):
-            component.launch()
-        for component in reversed(stopped):
-            await component.wait_ready()
+            await component.start()
 
     @asynccontextmanager
     async def api(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -312,8 +310,8 @@ def _start_keeper(directory: Path) -> "subprocess.Popen[bytes]":
 
 def _finish(keeper: "subprocess.Popen[bytes]") -> None:
     """Let the keeper clean up; blocks some 100 ms, not to be cut short by a cancellation."""
-    with keeper:
-        pass  # leaving closes its standard input, then waits for it
+    # A byte, as a forked child of ours may hold the pipe open beyond our closing it.
+    keeper.communicate(b"\n")
 
 
 def _reap(components: Mapping[str, Component]) -> None:
@@ -374,9 +372,11 @@ def _write_kubeconfigs(directory: Path, server: str, pki: Pki, kind: Kind) -> Pa
 
 
 async def _start(plane: ControlPlane, nodes: int) -> None:
+    # The others only then: they would take its CPU, and the controller manager gives up after 10 s.
+    plane.components["kine"].launch()
+    await plane.components["kube-apiserver"].start()
     for component in plane.components.values():
         component.launch()
-    await plane.components["kube-apiserver"].wait_ready()
     async with plane.api() as api:
         await add_nodes(api, nodes)
         for component in plane.components.values():

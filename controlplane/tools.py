@@ -18,10 +18,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 KUBERNETES_VERSION = "v1.36.3"
 """What the control planes call themselves; `go/kubernetes/go.mod` pins the same version."""
@@ -29,8 +30,13 @@ KUBERNETES_VERSION = "v1.36.3"
 CACHE_VARIABLE = "VCLUSTER_SYNCER_CACHE"
 """Environment variable that moves the cache (default: the user's cache directory)."""
 
-Progress = Callable[[str], None]
-"""Takes one line to tell a person how far a build is."""
+
+class Progress(Protocol):
+    """Takes lines that tell a person how far a build is."""
+
+    def __call__(self, line: str, *, final: bool = False) -> None:
+        """Show `line`; one that is not final may be overwritten by the next."""
+
 
 _MODULES = Path(__file__).parent / "go"
 _LINES_EVERY = 15.0  # seconds between progress lines where there is no terminal
@@ -81,13 +87,12 @@ def _kubernetes_flags() -> tuple[str, ...]:
     # Without these the server calls itself v0.0.0, and clients refuse or misjudge it.
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     stamps = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor}
+    stamps["gitTreeState"] = "clean"
     stamped = " ".join(
         f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamps.items()
     )
-    return ("-trimpath", "-ldflags", f"-s -w {stamped} {_TREE_CLEAN}")
+    return ("-trimpath", "-ldflags", f"-s -w {stamped}")
 
-
-_TREE_CLEAN = "-X k8s.io/component-base/version.gitTreeState=clean"
 
 _ALL_MODULES = (
     _Module(
@@ -142,15 +147,16 @@ async def tools(progress: Progress | None = None) -> Tools:
 def terminal_progress() -> Progress:
     """Return a reporter for standard error: one line rewritten on a terminal, else plain lines."""
     stream = sys.stderr
-    if not stream.isatty():
-        return lambda line: print(line, file=stream, flush=True)
+    terminal = stream.isatty()
 
-    def rewrite(line: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        end = "\n" if line.endswith("done") else ""
-        print(f"\r\033[K{line[:width]}", end=end, file=stream, flush=True)
+    def show(line: str, *, final: bool = False) -> None:
+        if terminal:
+            width = shutil.get_terminal_size().columns - 1
+            line = f"\r\033[K{line[:width]}"
+        stream.write(line if terminal and not final else f"{line}\n")
+        stream.flush()
 
-    return rewrite
+    return show
 
 
 async def _ensure(module: _Module, report: Progress) -> Path:
@@ -192,9 +198,9 @@ async def _build(module: _Module, target: Path, report: Progress) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
         output = Path(scratch) / "bin"
         output.mkdir()
+        total = await _count_packages(go, module)
         command = (go, "build", "-v", "-mod=readonly", *module.flags, "-o", f"{output}/", "tool")
-        environment = {**os.environ, "GOWORK": "off", "GOTOOLCHAIN": "local", **module.environment}
-        await _run(command, module, environment, report)
+        await _run(command, module, total, report)
         if not _complete(output, module.binaries):
             built = sorted(path.name for path in output.iterdir())
             raise ToolError(f"building {module.name} gave {built}, wanted {module.binaries}")
@@ -202,38 +208,62 @@ async def _build(module: _Module, target: Path, report: Progress) -> None:
         output.rename(target)
 
 
-async def _run(
-    command: Sequence[str], module: _Module, environment: Mapping[str, str], report: Progress
-) -> None:
-    """Run `go build -v`, which names each package as it is compiled, and report how far it is."""
-    started = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
+async def _count_packages(go: str, module: _Module) -> int:
+    """Return how many packages a build from nothing compiles; 0 if Go can't tell."""
+    process = await _go((go, "list", "-deps", "tool"), module, asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    return len(out.splitlines())
+
+
+async def _go(command: Sequence[str], module: _Module, output: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         *command,
         cwd=module.source,
-        env=dict(environment),
-        stdout=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "GOWORK": "off", **module.environment},
+        stdout=output,
         stderr=asyncio.subprocess.PIPE,
     )
-    pause = 0.2 if sys.stderr.isatty() else _LINES_EVERY
+
+
+async def _run(command: Sequence[str], module: _Module, total: int, report: Progress) -> None:
+    """Run `go build -v`, which names each package as it is compiled, and report how far it is."""
+    started = time.monotonic()
     names = ", ".join(module.binaries)
     report(f"{module.name}: building {names}")
-    tail: list[str] = []
-    packages, reported = 0, started
+    process = await _go(command, module, asyncio.subprocess.DEVNULL)
+    pause = 0.2 if sys.stderr.isatty() else _LINES_EVERY
+    told, tail, packages = started, [""], 0
     try:
-        assert process.stderr is not None  # noqa: S101 - asked for above
-        async for raw in process.stderr:
-            line = raw.decode(errors="replace").rstrip()
-            packages += 1
-            tail = [*tail[-30:], line]
+        async for line in _lines(process, pause):
+            if line:
+                packages += 1
+                tail = [*tail[-30:], line]
             now = time.monotonic()
-            if now - reported >= pause:
-                reported = now
-                report(f"{module.name}: {now - started:4.0f} s, {packages} packages, now {line}")
+            if now - told >= pause:
+                told = now
+                done = f"{packages} of up to {total} packages"
+                report(f"{module.name}: {now - started:.0f} s, {done}, {tail[-1] or 'linking'}")
         status = await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if status != 0:
+        report(f"{module.name}: failed", final=True)
         raise ToolError(f"building {module.name} failed:\n" + "\n".join(tail))
-    report(f"{module.name}: {names} built in {time.monotonic() - started:.0f} s, done")
+    report(f"{module.name}: {names} built in {time.monotonic() - started:.0f} s", final=True)
+
+
+async def _lines(process: asyncio.subprocess.Process, pause: float) -> AsyncIterator[str]:
+    """Yield the lines of standard error, and "" when none came for `pause` seconds."""
+    assert process.stderr is not None  # noqa: S101 - asked for above
+    while True:
+        try:
+            async with asyncio.timeout(pause):
+                line = await process.stderr.readline()
+        except TimeoutError:
+            yield ""
+            continue
+        if not line:
+            return
+        yield line.decode(errors="replace").rstrip()

@@ -347,7 +347,7 @@ async def test_history_can_be_made_to_expire() -> None:
             async with api.post(CONFIG_MAPS, json=config_map(f"filler-{number}")) as response:
                 assert response.status == 201
         await asyncio.sleep(2.5)
-        await plane.components["kube-apiserver"].restart(graceful=False)
+        await plane.components["kube-apiserver"].restart()
         query = {"watch": "true", "resourceVersion": page["resourceVersion"]}
         async with api.get("/api/v1/namespaces", params=query) as response:
             event = await anext(event_lines(response))
