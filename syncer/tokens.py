@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -27,13 +27,21 @@ from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError
 from syncer.naming import Names
-from syncer.types import Object, Resource, Side, key_of
+from syncer.types import Key, Object, Resource, Side, key_of
 
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tokens")
+
+
+class _Due(NamedTuple):
+    """When the tokens of a pod (by UID) are renewed, and in which Secret they are, if in one."""
+
+    uid: str
+    time: float
+    secret: Key | None
 
 
 class PodTokens:
@@ -68,7 +76,7 @@ class PodTokens:
         self._queue = queue
         self._writers = writers
         self._now = now
-        self._due: dict[Item, tuple[str, float]] = {}
+        self._due: dict[Item, _Due] = {}
 
     async def before_create(self, virtual: Object, wanted: Object) -> Object:
         """Make the tokens that a pod mounts, before the pod: kubelets don't wait for them.
@@ -107,17 +115,21 @@ class PodTokens:
         """
         uid = virtual["metadata"]["uid"]
         known = self._due.get(item)
-        if known is not None and known[0] == uid and self._now() < known[1]:
-            return
+        if known is not None and known.uid == uid and self._now() < known.time:
+            secrets = self._view.store(Side.HOST, SECRETS.full_name)
+            if known.secret is None or known.secret in secrets:
+                return
         needed = tokens.wanted_tokens(virtual, host, self._cluster_domain)
         if not needed:
             return
+        secret = None
         if tokens.mounts_annotations(host):
             due = await self._keep_annotations(virtual, host, needed)
         else:
             due = await self._keep_secret(virtual, host, needed)
+            secret = tokens.secret_key(virtual, self._names)
         self._forget_gone()
-        self._due[item] = (uid, due)
+        self._due[item] = _Due(uid, due, secret)
         self._queue.add_after(item, max(due - self._now(), 1.0))
 
     async def _keep_secret(

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -30,7 +31,9 @@ from syncer.naming import Names, hide_host_names
 from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side
 
 REPEATS: Final = 2
-"""How often the same patch is sent before it is taken that the server will not have it."""
+"""How often the same patches are sent before it is taken that the server will not have them."""
+STUCK_SECONDS: Final = (5.0, 300.0)
+"""Then they are sent again only after pauses that double from the first to the second."""
 _REMEMBERED: Final = 4096
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("reconcile")
@@ -67,7 +70,24 @@ class Confirm(Protocol):
 
 
 class StuckError(Exception):
-    """The server alters what is written, so writing it again would go on for ever."""
+    """The server alters what is written, so writing it again would go on for ever.
+
+    Attributes:
+        seconds: when it may be tried again.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    """Patches that were sent, and answered with success, ``count`` times, last at ``time``."""
+
+    digest: int
+    count: int
+    time: float
 
 
 class NotConfirmedError(Exception):
@@ -132,7 +152,7 @@ class Reconciler:
             kind.resource.full_name: kind.resource for kind in kinds.values()
         }
         self._seen: dict[Item, float] = {}
-        self._repeats: dict[Item, tuple[int, int]] = {}
+        self._repeats: dict[Item, _Repeat] = {}
         self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
 
     def enqueue(self, item: Item, low: bool = False) -> None:
@@ -164,7 +184,7 @@ class Reconciler:
             self._queue.forget(item)
             return
         try:
-            wrote = await self._reconcile(kind, item)
+            result = await self._reconcile(kind, item)
         except GateClosedError:
             self._queue.add(item)
             return
@@ -175,7 +195,12 @@ class Reconciler:
         except ApiError as error:
             result = self._refused(kind, item, error)
             self._queue.retry(item)
-        except (StuckError, NotReadyError) as error:
+        except StuckError as error:
+            result = "error"
+            self._log("warning", item, error)
+            self._tell(kind, item, (Notice("SyncError", str(error)),))
+            self._queue.add_after(item, error.seconds)
+        except NotReadyError as error:
             result = "error"
             self._log("warning", item, error)
             self._failed(kind, item, Notice("SyncError", str(error)))
@@ -185,17 +210,19 @@ class Reconciler:
             log.exception("reconcile failed", **_fields(item))
             self._queue.retry(item)
         else:
-            result = "written" if wrote else "unchanged"
-            self._queue.forget(item)
+            if result == "waiting":
+                self._queue.retry(item)
+            else:
+                self._queue.forget(item)
         self._observer.reconciled(item.kind, direction, result)
 
     # -- one item ------------------------------------------------------------------------------
 
-    async def _reconcile(self, kind: Kind, item: Item) -> bool:
+    async def _reconcile(self, kind: Kind, item: Item) -> str:
         """Make a plan and carry it out.
 
         Returns:
-            Whether anything was written.
+            ``written``, ``unchanged``, or ``waiting`` for something that will not queue it.
         """
         seen = self._seen.pop(item, None)
         pair = self._view.pair(kind, item.key)
@@ -210,35 +237,55 @@ class Reconciler:
         settled = kind.direction is Direction.TO_VIRTUAL and virtual is not None
         needs: list[Ref] = [*ctx.objects, *(ref for ref in waits if ref)]
         self._view.looked_at(item, () if source is None or settled else needs)
-        self._check_progress(item, actions)
+        digest = self._check_progress(item, actions)
         wrote = False
         for action in actions:
-            wrote |= await self._carry_out(kind, item, pair, ctx, action, wrote=wrote, seen=seen)
+            wrote |= await self._carry_out(kind, item, pair, ctx, action, seen)
+        self._note_progress(item, digest)
+        self._tell(kind, item, _notices(actions))
         attendant = self._attendants.get(kind.name)
         if attendant and virtual and host and "deletionTimestamp" not in virtual["metadata"]:
             await attendant.attend(virtual, host, item)
-        return wrote
+        if None in waits:
+            return "waiting"
+        return "written" if wrote else "unchanged"
 
-    def _check_progress(self, item: Item, actions: Sequence[Action]) -> None:
+    def _check_progress(self, item: Item, actions: Sequence[Action]) -> int | None:
         """Refuse to send the same patches for ever.
+
+        Returns:
+            What to remember the patches by when they have been sent; ``None``: there are none.
 
         Raises:
             StuckError: they were sent before, answered with success, and are wanted still.
         """
         updates = [action for action in actions if isinstance(action, Update)]
         if not updates:
+            return None
+        digest = hash(tuple((update.side, update.patch.digest) for update in updates))
+        before = self._repeats.get(item)
+        if before is None or before.digest != digest or before.count < REPEATS:
+            return digest
+        first, most = STUCK_SECONDS
+        pause = min(most, first * 2.0 ** min(before.count - REPEATS, 16))
+        left = before.time + pause - self._clock()
+        if left <= 0:
+            return digest
+        fields = sorted({name for update in updates for name in update.patch.fields})
+        raise StuckError(
+            f"the API server does not keep what is written to {', '.join(fields)}; "
+            "another controller or a webhook may be changing it back",
+            left,
+        )
+
+    def _note_progress(self, item: Item, digest: int | None) -> None:
+        """Remember patches that were sent; a pass without any proves that the last ones held."""
+        if digest is None:
             self._repeats.pop(item, None)
             return
-        digest = hash(tuple((update.side, update.patch.digest) for update in updates))
-        before, count = self._repeats.get(item, (0, 0))
-        count = count + 1 if digest == before else 1
-        self._repeats[item] = (digest, count)
-        if count > REPEATS:
-            fields = sorted({name for update in updates for name in update.patch.fields})
-            raise StuckError(
-                f"the API server does not keep what is written to {', '.join(fields)}; "
-                "another controller or a webhook may be changing it back"
-            )
+        before = self._repeats.get(item)
+        count = before.count if before is not None and before.digest == digest else 0
+        self._repeats[item] = _Repeat(digest, count + 1, self._clock())
 
     async def _carry_out(
         self,
@@ -247,10 +294,9 @@ class Reconciler:
         pair: Pair,
         ctx: Any,
         action: Action,
-        *,
-        wrote: bool,
         seen: float | None,
     ) -> bool:
+        """Carry out one action; give whether it was a write."""
         match action:
             case Create(side=Side.HOST):
                 await self._create_on_host(kind, pair, ctx, action)
@@ -267,10 +313,9 @@ class Reconciler:
             case Delete():
                 await self._delete(kind, pair, action)
             case Tell():
-                self._tell(kind, item, [action.notice], fresh=wrote)
                 return False
-            case Wait():
-                self._wait(kind, item, action)
+            case Wait(blocked):
+                log.debug("waiting", why=blocked.reason, on=str(blocked.on), **_fields(item))
                 return False
         if seen is not None:
             self._observer.latency(kind.name, action.side, self._clock() - seen)
@@ -350,27 +395,19 @@ class Reconciler:
 
     # -- telling -------------------------------------------------------------------------------
 
-    def _wait(self, kind: Kind, item: Item, action: Wait) -> None:
-        blocked = action.blocked
-        log.debug("waiting", why=blocked.reason, on=str(blocked.on), **_fields(item))
-        if blocked.event:
-            self._tell(kind, item, [Notice("SyncError", blocked.reason)], fresh=False)
-        if blocked.on is None:
-            self._queue.retry(item)
-
-    def _tell(self, kind: Kind, item: Item, notices: Iterable[Notice], *, fresh: bool) -> None:
-        """Emit notices as events on the virtual object, each set once until it changes."""
-        told = frozenset(notices)
-        if not fresh and self._told.get(item) == told:
+    def _tell(self, kind: Kind, item: Item, notices: Collection[Notice]) -> None:
+        """Emit notices as events on the virtual object, each once as long as it stands."""
+        before = self._told.pop(item, frozenset())
+        if not notices:
             return
-        self._told[item] = told
-        self._told.move_to_end(item)
+        told = self._told[item] = frozenset(notices)
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
-        virtual = self._virtual(kind, item)
+        news = told - before
+        virtual = self._virtual(kind, item) if news else None
         if virtual is None:
             return
-        for notice in told:
+        for notice in news:
             self._observer.sync_error(kind.name, notice.reason)
             self._emit(kind, virtual, notice)
 
@@ -393,7 +430,7 @@ class Reconciler:
 
     def _refused(self, kind: Kind, item: Item, error: ApiError) -> str:
         """Sort an API server's refusal: ordinary, ours to wait out, or the tenant's to read."""
-        if is_stale(error) or (error.not_found and kind.direction is not Direction.TO_HOST):
+        if is_stale(error) or _vanished(kind, error):
             log.debug("stale", error=str(error), **_fields(item))
             return "conflict"
         if error.throttled or error.server_error or error.unauthorized:
@@ -427,6 +464,13 @@ class Reconciler:
         getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
 
 
+def _notices(actions: Sequence[Action]) -> list[Notice]:
+    """Give what a plan has to tell the tenant, its waits among it."""
+    told = [action.notice for action in actions if isinstance(action, Tell)]
+    waits = [action.blocked for action in actions if isinstance(action, Wait)]
+    return told + [Notice("SyncError", blocked.reason) for blocked in waits if blocked.event]
+
+
 def _words(error: ApiError) -> str:
     """Give a refusal's words for the tenant.
 
@@ -451,6 +495,13 @@ def _in_the_way(kind: Kind, owner: Key | None, attempt: str) -> ApiError:
         "conflict: cannot sync virtual object as unmanaged physical object exists with desired name"
     )
     return ApiError(409, "UnmanagedObject", message, attempt=attempt)
+
+
+def _vanished(kind: Kind, error: ApiError) -> bool:
+    """Say whether a write failed only because its object has gone meanwhile (404)."""
+    if kind.direction is not Direction.TO_HOST:
+        return error.not_found
+    return error.not_found and error.details.get("kind") == kind.resource.plural
 
 
 def _fields(item: Item) -> dict[str, str]:
