@@ -242,8 +242,10 @@ def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
     """Both are there: the tenant's wishes go down, the host's truth comes up."""
     if _leaving(host):
         actions: list[Action] = []
-        if kind.mirror_deletion:
-            grace = host["metadata"].get("deletionGracePeriodSeconds") if kind.graceful else None
+        grace = host["metadata"].get("deletionGracePeriodSeconds") if kind.graceful else None
+        # Without grace it is gone in a moment, seen or not; what then is to be made again stays.
+        restored = grace == 0 and kind.on_host_gone(virtual) is OnHostGone.RECREATE
+        if kind.mirror_deletion and not restored:
             actions.append(
                 _delete_virtual(
                     pair, virtual, "its host copy is being deleted", grace=grace, identity=True

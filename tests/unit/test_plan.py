@@ -284,6 +284,15 @@ def test_a_mirrored_deletion_asks_who_the_host_is() -> None:
     assert (action.side, action.grace, action.identity) == (Side.VIRTUAL, 30, True)
 
 
+@pytest.mark.parametrize("gone", OnHostGone)
+def test_a_copy_that_leaves_without_grace_is_as_good_as_gone(gone: OnHostGone) -> None:
+    """What will be made again is not deleted first, whether its end is seen in one step or two."""
+    leaving = host_object(**{**LEAVING, "deletionGracePeriodSeconds": 0})
+    kind = replace(GRACEFUL, on_host_gone=lambda _virtual: gone)
+    actions = plan(kind, pair(virtual_object(), leaving), context())
+    assert bool(actions) is (gone is not OnHostGone.RECREATE)
+
+
 def test_a_declarative_copy_that_terminates_is_waited_for() -> None:
     """Without mirroring, nothing is done until the host object is gone; then it's made again."""
     assert plan(KIND, pair(virtual_object(), host_object(**LEAVING)), context()) == []
