@@ -7,6 +7,7 @@ would.
 
 import argparse
 import asyncio
+import os
 import pstats
 import sys
 import tempfile
@@ -20,26 +21,42 @@ import uvloop
 from rich.console import Console
 
 from bench.client import Api, LoadError
-from bench.report import ReportError, as_json, markdown, rows, table, write_markdown
+from bench.report import (
+    ReportError,
+    around_block,
+    as_json,
+    markdown,
+    rows,
+    table,
+    write_markdown,
+)
 from bench.scenarios import QUICK, SCENARIOS, Outcome, Sizes
 from bench.world import World
 from controlplane import ComponentError, ToolError, boot_pair
 
 _IN_FLIGHT = 20
+_BUSY = 0.5  # load average above which others use the cores
 _WIDTH = 160  # columns where there is no terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and return the exit status."""
     options = _parse(arguments)
+    load = os.getloadavg()[0]
+    if load > _BUSY:
+        _say(
+            f"this machine is busy (load {load:.1f}): its figures will be poor and its ratios rough"
+        )
     with ExitStack() as stack:
         profiles = None
         if options.profile:
             profiles = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         try:
+            if options.write:
+                around_block(options.write)  # before minutes of work, not after
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 outcomes, failed = runner.run(_measure(options, profiles))
-            _report(options, outcomes)
+            _report(options, outcomes, load, failed=failed)
         except (ComponentError, ToolError, ReportError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -132,12 +149,15 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
             yield error
 
 
-def _report(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
+def _report(
+    options: argparse.Namespace, outcomes: list[Outcome], load: float, *, failed: bool
+) -> None:
     found = rows(outcomes, options.pick)
     settings = {
         "rounds": options.rounds,
         "of the rounds the": options.pick,
         "requests in flight": options.in_flight,
+        "load of the machine before": round(load, 1),
     }
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(table(found))
@@ -145,6 +165,8 @@ def _report(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         content = as_json(outcomes, found, settings)
         options.json.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    if options.write and failed:
+        raise ReportError(f"{options.write} is left as it was, since a scenario failed")
     if options.write:
         write_markdown(options.write, markdown(found, settings))
 

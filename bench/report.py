@@ -194,7 +194,13 @@ def markdown(found: Sequence[Row], settings: Mapping[str, Any]) -> str:
 
 
 def write_markdown(path: Path, text: str) -> None:
-    """Replace what stands between the two markers of a file.
+    """Replace what stands between the two markers of a file; raises ReportError without them."""
+    before, after = around_block(path)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+def around_block(path: Path) -> tuple[str, str]:
+    """Return what stands before and after the block that `write_markdown` replaces.
 
     Raises:
         ReportError: the file has not both markers.
@@ -204,7 +210,7 @@ def write_markdown(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ReportError(f"{path} has no lines {BEGIN} and {END} to write between")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    return before, after
 
 
 def as_json(
