@@ -21,7 +21,7 @@ from typing import Final
 import orjson
 import structlog
 
-from syncer.engine.gate import Gate
+from syncer.engine.gate import Gate, GateClosedError
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.types import Key, Object, Resource, Side
@@ -288,19 +288,25 @@ class Guard:
             if not self._gate.may_write() or version <= self._recorded:
                 continue
             try:
-                await self._record(version, exists=True)
+                await self._record(version, exists=True, check=self._gate.check)
                 self._recorded = version
-            except (ApiError, TransportError) as error:
+            except (ApiError, TransportError, GateClosedError) as error:
                 log.warning("version not recorded", reason=str(error))
                 self._written.set()
 
-    async def _record(self, version: int, *, exists: bool) -> Object:
+    async def _record(
+        self, version: int, *, exists: bool, check: Callable[[], None] | None = None
+    ) -> Object:
         data: Object = {"virtual-uid": self._uid, "virtual-version": str(version)}
         if exists:
             body: Object = {"data": {**data, "accept": None}}
             path = CONFIG_MAPS.path(self._key.namespace, self._key.name)
             answer = await self._host.request(
-                "PATCH", path, body=body, content_type="application/merge-patch+json"
+                "PATCH",
+                path,
+                body=body,
+                content_type="application/merge-patch+json",
+                check=check,
             )
         else:
             body = {
