@@ -1,0 +1,124 @@
+"""Virtual namespaces: what they hold goes with them, what they are called selects pods."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from syncer.naming import PREFIX
+from tests.integration.harness import (
+    Cluster,
+    Object,
+    Pair,
+    config_map,
+    eventually,
+    gone,
+    named,
+    pod,
+    secret,
+    service,
+)
+from tests.integration.pod_steps import condition, in_phase
+
+_COPIED = ("pods", "services", "configmaps", "secrets", "persistentvolumeclaims", "endpoints")
+
+
+@pytest.fixture
+async def other(virtual: Cluster) -> AsyncIterator[str]:
+    """Another virtual namespace."""
+    name = f"other-{uuid.uuid4().hex[:8]}"
+    await virtual.create(named("Namespace", name))
+    await eventually(lambda: virtual.get("serviceaccounts", "default", name))
+    yield name
+    await virtual.delete("namespaces", name)
+
+
+async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other: str) -> None:
+    """Pods, services, endpoints, claims, config maps and secrets go, and then the namespace."""
+    forced = {f"{PREFIX}force-sync": "true"}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim |= {"storageClassName": "none"}
+    subsets = [{"addresses": [{"ip": "10.99.4.1"}], "ports": [{"port": 80}]}]
+    for each in (
+        pod("web", other, terminationGracePeriodSeconds=1),  # the namespace waits for half of it
+        service("web", other),
+        service("legacy", other, selector=None),
+        named("Endpoints", "legacy", other, subsets=subsets),
+        config_map("config", other, {"a": "b"}, annotations=forced),
+        secret("secret", other, {"a": "b"}, annotations=forced),
+        named("PersistentVolumeClaim", "disk", other, spec=claim),
+    ):
+        await pair.virtual.create(each)
+    await in_phase(pair, "web", other)
+
+    async def left() -> list[int]:
+        found = await asyncio.gather(*(pair.copies(each, other) for each in _COPIED))
+        return [len(each) for each in found]
+
+    async def all_there() -> None:
+        assert all(await left())
+
+    await eventually(all_there)
+    await pair.virtual.delete("namespaces", other)
+    await gone(lambda: pair.virtual.find("namespaces", other), timeout=30)
+
+    async def nothing() -> None:
+        assert await left() == [0] * len(_COPIED)
+
+    await eventually(nothing)
+
+
+def _near(name: str, namespace: str, selector: Object) -> Object:
+    """Return a pod that runs only where a pod `app: db` of the selected namespaces runs."""
+    term = {
+        "labelSelector": {"matchLabels": {"app": "db"}},
+        "namespaceSelector": selector,
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    terms = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    return pod(name, namespace, affinity={"podAffinity": terms})
+
+
+async def test_labels_of_a_namespace_select_its_pods_on_the_host(
+    pair: Pair, namespace: str, other: str
+) -> None:
+    """A term with a `namespaceSelector` finds pods of such namespaces; a new label does at once."""
+    await pair.virtual.patch("namespaces", other, "", {"metadata": {"labels": {"team": "one"}}})
+    await pair.virtual.create(pod("db", other, labels={"app": "db"}))
+    there = await in_phase(pair, "db", other)
+    await pair.virtual.create(_near("near", namespace, {"matchLabels": {"team": "one"}}))
+    await pair.virtual.create(_near("waits", namespace, {"matchLabels": {"team": "two"}}))
+    near = await in_phase(pair, "near", namespace)
+    assert near["spec"]["nodeName"] == there["spec"]["nodeName"]
+
+    async def waits() -> None:
+        waiting = await pair.virtual.get("pods", "waits", namespace)
+        assert condition(waiting, "PodScheduled")["reason"] == "Unschedulable"
+
+    await eventually(waits)
+    before = await pair.copy("pods", "db", other)
+    await pair.virtual.patch("namespaces", other, "", {"metadata": {"labels": {"team": "two"}}})
+    waited = await in_phase(pair, "waits", namespace)
+    assert waited["spec"]["nodeName"] == there["spec"]["nodeName"]
+    after = await pair.copy("pods", "db", other)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    key = pair.names.namespace_label_key("team")
+    assert (before["metadata"]["labels"][key], after["metadata"]["labels"][key]) == ("one", "two")
+
+
+async def test_a_namespace_label_that_goes_is_taken_off_the_pods(
+    pair: Pair, namespace: str
+) -> None:
+    """Labels of the namespace are copied while they are there."""
+    await pair.virtual.patch("namespaces", namespace, "", {"metadata": {"labels": {"a": "b"}}})
+    await pair.virtual.create(pod("web", namespace))
+    key = pair.names.namespace_label_key("a")
+
+    async def labelled(*, expected: bool) -> None:
+        copy = await pair.copy("pods", "web", namespace)
+        assert (key in copy["metadata"]["labels"]) is expected
+
+    await eventually(lambda: labelled(expected=True))
+    await pair.virtual.patch("namespaces", namespace, "", {"metadata": {"labels": {"a": None}}})
+    await eventually(lambda: labelled(expected=False))
