@@ -105,6 +105,9 @@ class Lister(Protocol):
     def by_index(self, index: str, value: str) -> list[Key]:
         """Give the keys of the objects that have a value in an index, oldest arrival first."""
 
+    def index_values(self, index: str) -> Iterable[str]:
+        """Give all the values that an index has."""
+
     def deleted_uid(self, key: Key) -> str | None:
         """Give the UID of the object under this key whose deletion the watch lately witnessed."""
 
@@ -294,6 +297,14 @@ class Store:
             return []
         return list(keys) if isinstance(keys, dict) else [keys]
 
+    def index_values(self, index: str) -> list[str]:
+        """Give all the values that an index has, in no order worth relying on.
+
+        Raises:
+            KeyError: there is no such index.
+        """
+        return list(self._index[index])
+
     def deleted_uid(self, key: Key) -> str | None:
         """Give the UID of the object under this key whose deletion the watch lately witnessed.
 
@@ -316,7 +327,8 @@ class Store:
                 already complete up to its version and lacks the key, the object is gone again.
             initial: passed on to the change.
             live: it is the answer to a read that was sent because the view may be wrong, so only
-                a newer state or a witnessed deletion outweighs it.
+                a newer state or a witnessed deletion outweighs it. Send the read after the list
+                that it is to contradict.
 
         Returns:
             Whether it was taken.

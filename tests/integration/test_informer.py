@@ -150,6 +150,39 @@ async def test_cut_watches_lose_nothing(
         assert follower.rewinds == []
 
 
+async def test_own_writes_amid_reconnects_are_no_rewind(
+    virtual: Cluster, proxy: FaultProxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list asked for after a write's answer is never older: no false alarm, nothing out of order.
+
+    The alarm would stop all writes until an operator says how to go on.
+    """
+    monkeypatch.setattr(module, "RELIST_SPACING", 0.0)
+
+    async def short_pause(_seconds: float) -> None:
+        await asyncio.sleep(0.01)
+
+    async with following(proxy.kubeconfig, namespace, sleep=short_pause) as follower:
+
+        async def write(number: int) -> None:
+            for i in range(20):
+                await asyncio.sleep(0.03)
+                body = config_map(f"cm-{number}-{i}", namespace, {})
+                follower.store.apply(await virtual.create(body), own=True)
+                if i % 2:
+                    proxy.cut_watches(PATH)
+                else:
+                    follower.informer.relist()
+
+        await asyncio.gather(*(write(number) for number in range(6)))
+        await follower.agrees(virtual)
+        assert min(follower.restarts("asked"), follower.restarts("lost")) > 5
+        assert follower.rewinds == []
+        assert follower.restarts("disordered") == 0
+        assert follower.deleted() == set()
+        assert len({change.key for change in follower.changes}) == len(follower.store)
+
+
 async def test_a_deletion_while_disconnected_is_noticed(
     virtual: Cluster, proxy: FaultProxy, namespace: str
 ) -> None:

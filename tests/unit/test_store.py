@@ -122,6 +122,8 @@ def test_indexes_follow_the_objects(bench: Bench) -> None:
     store.remove(B, witnessed=True)
     assert store.by_index("refs", "x") == []
     assert store.by_index("names", "a") == [A]
+    assert sorted(store.index_values("names")) == ["a", "c"]
+    assert store.index_values("refs") == ["z"]
 
 
 def test_a_change_tells_values_and_moves(bench: Bench) -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import orjson
 import pytest
 from hypothesis import given
@@ -13,7 +15,12 @@ def line(verb: str, obj: object) -> bytes:
 
 
 def config_map(name: str, version: int, **data: str) -> dict[str, object]:
-    metadata = {"namespace": "ns", "name": name, "uid": f"u-{name}", "resourceVersion": f"{version}"}
+    metadata = {
+        "namespace": "ns",
+        "name": name,
+        "uid": f"u-{name}",
+        "resourceVersion": f"{version}",
+    }
     return {"kind": "ConfigMap", "apiVersion": "v1", "metadata": metadata, "data": data}
 
 
@@ -72,7 +79,7 @@ def test_the_split_into_chunks_changes_nothing(cuts: list[int]) -> None:
     """However the bytes are cut, even inside a character, the same events come out."""
     decoder = Decoder()
     edges = [0, *sorted(cuts), len(STREAM)]
-    chunks = [STREAM[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [STREAM[a:b] for a, b in pairwise(edges)]
     assert [e for chunk in chunks for e in decoder.feed(chunk)] == Decoder().feed(STREAM)
 
 
@@ -84,9 +91,9 @@ def test_the_limit_holds_for_any_split(size: int) -> None:
     chunks = [event[i : i + size] for i in range(0, len(event), size)]
     assert len([e for chunk in chunks for e in exact.feed(chunk)]) == 1
     small = Decoder(max_line=len(event) - 2)
+    assert small.feed(event[: len(event) - 2]) == []
     with pytest.raises(DecodeError, match=f"longer than {len(event) - 2} bytes"):
-        for chunk in [event[:-1][i : i + size] for i in range(0, len(event) - 1, size)]:
-            small.feed(chunk)
+        small.feed(b"}")
 
 
 @pytest.mark.parametrize(
