@@ -140,8 +140,8 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
 def merge_metadata(wanted: Object, host: Object) -> None:
     """Bring the labels, annotations and owner of a host object to what is wanted, three-way.
 
-    Keys we own and no longer want go, keys of others stay. Records of owned keys that say the
-    same in another order are left as they are.
+    Keys we own and no longer want go, keys of others stay. The records of owned keys are written
+    along with a change, never for their own sake: objects taken over are not changed for them.
 
     Args:
         wanted: a stamped object.
@@ -165,11 +165,19 @@ def merge_metadata(wanted: Object, host: Object) -> None:
         if key not in target["annotations"] and not key.startswith(TOKEN):
             del annotations[key]
     annotations.update(target["annotations"])
-    if labels or "labels" in metadata:
+    if labels != (metadata.get("labels") or {}):
         metadata["labels"] = labels
-    metadata["annotations"] = annotations
+        metadata["annotations"] = annotations
+    elif _unrecorded(annotations) != _unrecorded(metadata.get("annotations") or {}):
+        metadata["annotations"] = annotations
     if owners := target.get("ownerReferences"):
         metadata["ownerReferences"] = _with_owner(metadata.get("ownerReferences") or [], owners[0])
+
+
+def _unrecorded(annotations: dict[str, str]) -> dict[str, str]:
+    """Give annotations without the records of owned keys."""
+    records = (MANAGED_ANNOTATIONS, MANAGED_LABELS)
+    return {key: value for key, value in annotations.items() if key not in records}
 
 
 def _with_owner(present: Iterable[Object], owner: Object) -> list[Object]:

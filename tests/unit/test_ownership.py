@@ -117,6 +117,19 @@ def test_a_record_in_another_order_is_no_change() -> None:
     assert before == repr(host)
 
 
+def test_a_record_alone_is_no_reason_to_write() -> None:
+    """Objects taken over without records of keys get them with the next change of a key."""
+    host = stamped(annotations={"a": "1"}, labels={"team": "a"})
+    for record in (ownership.MANAGED_ANNOTATIONS, ownership.MANAGED_LABELS):
+        del host["metadata"]["annotations"][record]
+    before = repr(host)
+    ownership.merge_metadata(stamped(annotations={"a": "1"}, labels={"team": "a"}), host)
+    assert before == repr(host)
+    ownership.merge_metadata(stamped(annotations={"a": "2"}, labels={"team": "a"}), host)
+    assert host["metadata"]["annotations"][ownership.MANAGED_ANNOTATIONS] == "a"
+    assert host["metadata"]["annotations"][ownership.MANAGED_LABELS] == "team"
+
+
 def test_a_new_owner_uid_is_restamped_and_other_owners_kept() -> None:
     """An owner Service made again gets its objects back; foreign owners stay."""
     host = stamped()
