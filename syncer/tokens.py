@@ -99,7 +99,7 @@ class PodTokens:
             return tokens.with_token_annotations(wanted, await self._request(virtual, needed))
         secret = self._secret(virtual, None)
         if secret is None or self._secret_due(virtual, secret, needed) <= self._now():
-            await self._put(virtual, secret, await self._request(virtual, needed))
+            await self._put(virtual, None, secret, await self._request(virtual, needed))
         return wanted
 
     async def attend(self, virtual: Object, host: Object, item: Item) -> None:
@@ -145,7 +145,7 @@ class PodTokens:
         if due > self._now():
             return due
         fresh = await self._request(virtual, needed)
-        await self._put(virtual, secret, fresh)
+        await self._put(virtual, host, secret, fresh)
         log.info("tokens renewed", pod=str(key_of(virtual)))
         return min(map(tokens.renew_at, fresh.values()))
 
@@ -171,14 +171,21 @@ class PodTokens:
         return secret if secret is not None and self._is_ours(secret, virtual, host) else None
 
     def _is_ours(self, secret: Object, virtual: Object, host: Object | None) -> bool:
-        """Say whether a Secret is this pod's, also when vcluster made it (the pod owns it then)."""
+        """Say whether a Secret is this pod's, also when vcluster made it.
+
+        That one has no label; the host pod owns it or, as long as there was none, our Service.
+        """
         metadata = secret["metadata"]
-        if (metadata.get("labels") or {}).get(ownership.MANAGED_BY) != self._names.marker:
-            return False
-        if ownership.annotation(secret, ownership.CHILD_OF) == f"pods {key_of(virtual)}":
+        child_of = ownership.annotation(secret, ownership.CHILD_OF)
+        if child_of is not None:
+            labels = metadata.get("labels") or {}
+            ours = labels.get(ownership.MANAGED_BY) == self._names.marker
+            return ours and child_of == f"pods {key_of(virtual)}"
+        owners = {owner.get("uid") for owner in metadata.get("ownerReferences") or ()}
+        if host is not None and host["metadata"]["uid"] in owners:
             return True
-        uid = host["metadata"]["uid"] if host else None
-        return any(owner.get("uid") == uid for owner in metadata.get("ownerReferences") or ())
+        marked = ownership.annotation(secret, ownership.SKIP_BACKSYNC) == "true"
+        return marked and self._view.owner is not None and self._view.owner["uid"] in owners
 
     def _secret_due(
         self, virtual: Object, secret: Object, needed: list[tokens.TokenWanted]
@@ -191,7 +198,13 @@ class PodTokens:
             return 0.0
         return min(tokens.renew_at(b64decode(data[want.key]).decode()) for want in needed)
 
-    async def _put(self, virtual: Object, secret: Object | None, fresh: Mapping[str, str]) -> None:
+    async def _put(
+        self,
+        virtual: Object,
+        host: Object | None,
+        secret: Object | None,
+        fresh: Mapping[str, str],
+    ) -> None:
         """Create the Secret, or bring the one that is there up to date.
 
         Raises:
@@ -211,7 +224,7 @@ class PodTokens:
             secret = await writer.get(SECRETS, key_of(wanted))
             if secret is None:
                 raise NotConfirmedError("the Secret in the way has just gone")
-            if not self._is_ours(secret, virtual, None):
+            if not self._is_ours(secret, virtual, host):
                 raise NotReadyError(
                     f"the Secret for the tokens of pod {key_of(virtual)} can't be made: its name "
                     "is taken on the host; rename the pod, or the Secret "
@@ -222,6 +235,10 @@ class PodTokens:
             "data": wanted["data"],
             "metadata": {
                 **secret["metadata"],
+                "labels": {
+                    **(secret["metadata"].get("labels") or {}),
+                    **wanted["metadata"]["labels"],
+                },
                 "annotations": {
                     **(secret["metadata"].get("annotations") or {}),
                     **wanted["metadata"]["annotations"],
