@@ -50,6 +50,8 @@ REFUSED_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 4.0
 OWN_STATE: Final = "own-state"
+GC_THRESHOLD: Final = (20_000, 20, 20)
+"""Decoded objects have no cycles: the collector finds nothing, so it need not look often."""
 
 ENDPOINTS: Final = Resource("", "v1", "endpoints", "Endpoints")
 
@@ -368,6 +370,7 @@ class App:
             tasks.create_task(self._guard.run())
             gc.collect()
             gc.freeze()  # what is here now stays; full collections need not look at it again
+            gc.set_threshold(*GC_THRESHOLD)
             for _ in range(self._settings.workers):
                 self._workers.append(tasks.create_task(self._reconciler.work()))
 

@@ -372,6 +372,8 @@ class Kind:
         restamp: a virtual object made again under the same name keeps the host copy (its UID
             mark is rewritten); otherwise the host copy is deleted and made again.
         ignored_annotations: annotation keys that never cross.
+        quiet: an answer to a write of ours that says what was written needs no second look, and
+            a fresh host copy has nothing to tell. For kinds whose every change is one step.
     """
 
     name: str
@@ -405,3 +407,4 @@ class Kind:
     graceful: bool = False
     restamp: bool = False
     ignored_annotations: frozenset[str] = frozenset()
+    quiet: bool = False

@@ -84,4 +84,5 @@ KIND = Kind(
     on_host_gone=virtual.on_host_gone,
     mirror_deletion=True,
     graceful=True,
+    quiet=True,
 )

@@ -45,11 +45,21 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Patch an object or one of its subresources."""
+    """Patch an object or one of its subresources.
+
+    Attributes:
+        side: where.
+        key: what.
+        patch: the difference.
+        target: the object as it should be after this write; what others write stays visible as a
+            difference between it and the answer.
+        subresource: through which it goes.
+    """
 
     side: Side
     key: Key
     patch: Patch
+    target: Object
     subresource: str = ""
 
 
@@ -377,22 +387,28 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
 def _updates(
     side: Side, key: Key, actual: Object, target: Object, parts: tuple[Part, ...]
 ) -> list[Action]:
-    """Split a difference into one write for the object and one for each subresource it touches."""
+    """Split a difference into one write for the object and one for each subresource it touches.
+
+    Each write's target builds on the one before.
+    """
     actions: list[Action] = []
+    state = target
+    for path in (path for part in parts for path in part.paths):
+        state = graft(state, actual, path)
+    if patch := make_patch(actual, state):
+        actions.append(Update(side, key, patch, state))
     for part in parts:
-        partial = dict(actual)
+        before, changed = state, state
         for path in part.paths:
-            partial = graft(partial, target, path)
-            target = graft(target, actual, path)
-        patch = make_patch(actual, partial, roots=part.paths, version=part.versioned)
+            changed = graft(changed, target, path)
+        patch = make_patch(before, changed, roots=part.paths, version=part.versioned)
         if patch is None:
             continue
+        state = changed
         if part.body is not None:
-            actions.append(Post(side, key, part.subresource, part.body(actual, partial)))
+            actions.append(Post(side, key, part.subresource, part.body(before, changed)))
         else:
-            actions.append(Update(side, key, patch, part.subresource))
-    if patch := make_patch(actual, target):
-        actions.insert(0, Update(side, key, patch))
+            actions.append(Update(side, key, patch, changed, part.subresource))
     return actions
 
 

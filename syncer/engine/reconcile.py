@@ -20,7 +20,7 @@ import structlog
 
 from syncer import ownership
 from syncer.engine.gate import Gate, GateClosedError
-from syncer.engine.patch import is_stale
+from syncer.engine.patch import is_stale, make_patch
 from syncer.engine.plan import Action, Create, Delete, Pair, Post, Tell, Update, Wait, plan
 from syncer.engine.queue import QueueClosed, WorkQueue
 from syncer.engine.view import Item, View
@@ -303,9 +303,11 @@ class Reconciler:
             case Create():
                 await self._writers[action.side].create(kind.resource, action.wanted)
             case Update():
-                await self._writers[action.side].patch(
+                answer = await self._writers[action.side].patch(
                     kind.resource, action.key, action.patch, action.subresource
                 )
+                if kind.quiet and not _says(answer, action.target):
+                    self.enqueue(item)
             case Post():
                 await self._writers[action.side].post(
                     kind.resource, action.key, action.subresource, action.body
@@ -462,6 +464,16 @@ class Reconciler:
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
         getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+
+
+def _says(answer: Object, target: Object) -> bool:
+    """Say whether the answer to a patch shows what was written and no change of others.
+
+    Others' changes that the answer holds come no more as news: the store is past them.
+    """
+    theirs, ours = answer["metadata"], target["metadata"]
+    same = all(theirs.get(name) == ours.get(name) for name in ("deletionTimestamp", "finalizers"))
+    return same and make_patch(answer, target) is None
 
 
 def _notices(actions: Sequence[Action]) -> list[Notice]:

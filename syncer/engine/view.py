@@ -324,11 +324,15 @@ class View:
         self, side: Side, resource: str, listener: Callable[[Change], None] | None
     ) -> Callable[[Change], None]:
         routes = list(self._routes(side, resource))
+        yields = any(
+            kind.direction is Direction.TO_VIRTUAL and kind.resource.full_name == resource
+            for kind in self._kinds.values()
+        )
 
         def on_change(change: Change) -> None:
             if listener is not None:
                 listener(change)
-            low = change.initial
+            low = change.initial or yields
             for route in routes:
                 for item in route(change):
                     self._enqueue(item, low)
@@ -355,15 +359,15 @@ def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | N
         item = (Item(name, only),)
         return lambda change: item if change.key == only else ()
     match kind.direction, side:
+        case (Direction.TO_HOST, Side.VIRTUAL) if kind.quiet:
+            return lambda change: () if change.own else (Item(name, change.key),)
         case (Direction.TO_HOST, Side.VIRTUAL) | (Direction.DERIVED, Side.VIRTUAL):
             return lambda change: (Item(name, change.key),)
         case Direction.TO_VIRTUAL, Side.HOST:
             return lambda change: (Item(name, change.key),)
+        case Direction.TO_HOST, Side.HOST if kind.quiet or kind.to_virtual is None:
+            return lambda change: () if change.own and change.old is None else _copies(name, change)
         case Direction.TO_HOST, Side.HOST:
-            if kind.to_virtual is None:
-                return lambda change: (
-                    () if change.own and change.old is None else _copies(name, change)
-                )
             return lambda change: _copies(name, change)
         case _:
             return None
