@@ -40,12 +40,17 @@ __all__ = ["NOT_SYNCING", "WRITES", "FaultProxy", "Hook", "Rule", "Stage", "Writ
 _HOP_BY_HOP = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"}
 )
-_REASONS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"} | {
-    410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"
-}  # fmt: skip
+_REASONS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+}
 _LIST_END = b'"k8s.io/initial-events-end":"true"'
-
-
 _SHUTDOWN_TIMEOUT = 1.0  # seconds
 
 

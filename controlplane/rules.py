@@ -68,14 +68,15 @@ class Rule:
     _removed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def active(self) -> bool:
-        """Whether requests can still meet it."""
-        return not self._removed.is_set() and (self.times is None or self.times > 0)
+    def is_removed(self) -> bool:
+        """Whether it was removed; one that was met often enough may still hold requests up."""
+        return self._removed.is_set()
 
     def matches(self, verb: str, path: str) -> bool:
         """Return whether a request meets this rule."""
+        spent = self.is_removed or self.times == 0
         right_verb = self.verbs is None or verb in self.verbs
-        return self.active and right_verb and self.path.search(path) is not None
+        return not spent and right_verb and self.path.search(path) is not None
 
     def remove(self) -> None:
         """End the misbehaviour; what it held up goes on. Safe to call twice."""
@@ -111,7 +112,7 @@ class Rules:
 
     def add(self, rule: Rule) -> Rule:
         """Put `rule` before all others and return it."""
-        self._rules = [rule, *(each for each in self._rules if each.active)]
+        self._rules = [rule, *(each for each in self._rules if not each.is_removed)]
         return rule
 
     def find(self, verb: str, path: str, action: Action | None = None) -> Rule | None:

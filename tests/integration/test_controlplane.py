@@ -497,6 +497,24 @@ async def test_watches_stall_and_go_on(proxy: FaultProxy, client: aiohttp.Client
             await _until_named("never", events)
 
 
+async def test_healing_frees_what_a_spent_rule_holds_up(
+    proxy: FaultProxy, client: aiohttp.ClientSession
+) -> None:
+    """A rule that was met as often as asked for still holds its requests until it is removed."""
+    rule = proxy.stall({"GET"}, times=1)
+    held = asyncio.create_task(client.get(CONFIG_MAPS))
+    async with asyncio.timeout(5):
+        while not rule.hits:  # noqa: ASYNC110 - a rule tells by its count only
+            await asyncio.sleep(0.01)
+    proxy.fail(503, {"POST"})
+    async with client.get(CONFIG_MAPS) as response:
+        assert response.status == 200
+    assert not held.done()
+    proxy.heal()
+    async with asyncio.timeout(5), await held as response:
+        assert response.status == 200
+
+
 async def _until_named(name: str, events: AsyncIterator[dict[str, Any]]) -> None:
     async for event in events:
         if event["object"]["metadata"]["name"] == name:
