@@ -1,4 +1,8 @@
-"""What all tests share: a directory for what the workers of one run have in common."""
+"""What all tests share: a directory for what the workers of one run have in common.
+
+And the fixtures on real clusters, here so that one worker's tests in several directories share one
+virtual cluster.
+"""
 
 import shutil
 import tempfile
@@ -7,7 +11,28 @@ from typing import Any
 
 import pytest
 
+from tests.integration.fixtures import (
+    host,
+    namespace,
+    pair,
+    pytest_runtest_makereport,
+    syncer,
+    tenant,
+    virtual,
+    worker_name,
+)
 from tests.integration.shared_host import SharedHost
+
+__all__ = [
+    "host",
+    "namespace",
+    "pair",
+    "pytest_runtest_makereport",
+    "syncer",
+    "tenant",
+    "virtual",
+    "worker_name",
+]
 
 _SHARED = pytest.StashKey[SharedHost]()
 
