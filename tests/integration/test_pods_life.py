@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from syncer.naming import PREFIX
-from tests.integration.harness import Object, Pair, eventually, gone, named, path_of, pod
+from tests.integration.harness import (
+    Object,
+    Pair,
+    config_map,
+    eventually,
+    gone,
+    named,
+    path_of,
+    pod,
+    service,
+)
 from tests.integration.pod_steps import condition, in_phase
 
 _SLOW = {"annotations": {"fake-pod/stop-after": "60s"}}
@@ -284,3 +294,46 @@ async def test_a_daemon_set_runs_where_other_pods_are(pair: Pair, namespace: str
     assert copy["metadata"]["annotations"][f"{PREFIX}owner-set-kind"] == "DaemonSet"
     await pair.virtual.delete("pods", "keeper", namespace)
     await gone(lambda: pair.virtual.find("nodes", "node-1"))
+
+
+async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:
+    """When all has come to rest, neither cluster sees another write."""
+    gate = "tenant.example/ready"
+    asked = pod(
+        "everything",
+        namespace,
+        labels={"app": "everything"},
+        subdomain="everything",
+        readinessGates=[{"conditionType": gate}],
+        dnsConfig={"options": [{"name": "ndots", "value": "2"}]},
+        containers=[
+            {
+                "name": "main",
+                "image": "nginx",
+                "resources": {"requests": {"cpu": "0.1", "memory": "1024Ki"}},
+                "envFrom": [{"configMapRef": {"name": "settings", "optional": True}}],
+            }
+        ],
+        tolerations=[{"key": "a", "operator": "Exists"}],
+    )
+    asked["metadata"]["annotations"] = {"note": "text"}
+    await pair.virtual.create(service("everything", namespace))
+    await pair.virtual.create(config_map("settings", namespace, {"A": "1"}))
+    await pair.virtual.create(asked)
+    await pair.virtual.create(pod("held", namespace, schedulingGates=[{"name": gate}]))
+    await pair.virtual.create(pod("nowhere", namespace, nodeSelector={"no-node": "has-this"}))
+    await pair.virtual.create(_workload("Deployment", "web", namespace, replicas=2))
+    await _running_pods(pair, namespace, "web", 2)
+    await in_phase(pair, "everything", namespace)
+    own = {"conditions": [{"type": gate, "status": "True"}]}
+    await pair.virtual.patch(
+        "pods", "everything", namespace, {"status": own}, kind="strategic", subresource="status"
+    )
+
+    async def ready() -> None:
+        found = await pair.virtual.get("pods", "everything", namespace)
+        assert condition(found, "Ready")["status"] == "True"
+
+    await eventually(ready)
+    await eventually(lambda: pair.quiet(1, namespace=namespace), timeout=20)
+    await pair.quiet(5, namespace=namespace)

@@ -294,3 +294,40 @@ async def test_a_token_is_renewed_at_four_fifths_of_its_life(
             assert _claims(second)["exp"] - _claims(second)["iat"] == 1000
         finally:
             await host.delete("secrets", key.name, key.namespace)
+
+
+async def test_a_token_in_an_annotation_is_renewed_there(
+    host: Cluster, virtual: Cluster, namespace: str
+) -> None:
+    """A pod that reads its token from an annotation gets the next one there, whatever the flag."""
+    names = Names(f"clock-{uuid.uuid4().hex[:6]}", "default")
+    token = {"path": "token", "audience": "vault", "expirationSeconds": 1000}
+    asked = _mounting("web", namespace, **token)
+    asked["spec"] |= {"automountServiceAccountToken": False}
+    asked["spec"] |= {"schedulingGates": [{"name": "test.example/held"}]}
+    made = await virtual.create(asked)
+    source = tokens.host_source(made, "own", token, names, secret=False)
+    volume = {"name": "own", "projected": {"sources": [source]}}
+    [wanted] = tokens.wanted_tokens(made)
+    async with _bench(host, virtual, names) as bench:
+        copy = await host.create(
+            pod(
+                names.host_name("web", namespace),
+                "default",
+                volumes=[volume],
+                schedulingGates=[{"name": "test.example/held"}],
+            )
+        )
+        name = copy["metadata"]["name"]
+        try:
+            for late in (0.0, 801.0):
+                before = copy["metadata"].get("annotations", {}).get(wanted.annotation)
+                bench.now = (_claims(before)["iat"] if before else 0.0) + late
+                item = Item("pods", Key(namespace, "web"))
+                await bench.tokens.attend(made, copy, item)
+                copy = await host.get("pods", name, "default")
+                after = copy["metadata"]["annotations"][wanted.annotation]
+                assert after != before
+                assert (await _review(virtual, after, "vault"))["authenticated"] is True
+        finally:
+            await host.delete("pods", name, "default", grace=0)
