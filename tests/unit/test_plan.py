@@ -411,7 +411,10 @@ DERIVED = Kind(
         pytest.param(DERIVED, virtual_object(size=2), [], id="a tenant's own object is left alone"),
         pytest.param(DERIVED, None, [Create], id="missing: made"),
         pytest.param(
-            DERIVED, virtual_object(size=2, labels={"ours": "true"}), [Update], id="differs: patched"
+            DERIVED,
+            virtual_object(size=2, labels={"ours": "true"}),
+            [Update],
+            id="differs: patched",
         ),
         pytest.param(
             replace(DERIVED, derive=lambda _k, _v, _c: Skip("not needed")),
