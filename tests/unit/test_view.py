@@ -1,0 +1,244 @@
+"""The view: which items a change queues, and what a reconcile sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from syncer import ownership
+from syncer.engine.view import Item, View, indexers, resources
+from syncer.naming import Names
+from syncer.settings import Settings
+from syncer.types import (
+    Child,
+    Context,
+    Direction,
+    Key,
+    Kind,
+    Need,
+    Object,
+    Query,
+    Ref,
+    Reference,
+    Resource,
+    Side,
+    Trigger,
+    key_of,
+)
+
+NAMES = Names("tenant-1", "host-ns")
+USERS = Resource("", "v1", "users", "User")
+THINGS = Resource("", "v1", "things", "Thing")
+NOTES = Resource("", "v1", "notes", "Note")
+
+
+def needs_thing(source: Object, _copy: Object | None, _ctx: Context) -> list[Need]:
+    return [Ref(Side.VIRTUAL, "things", Key("default", "wanted"))]
+
+
+def used(source: Object, _copy: Object | None, _ctx: Context) -> list[Need]:
+    return [Query(Side.VIRTUAL, "users", "things", str(key_of(source)))]
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="users",
+            resource=USERS,
+            direction=Direction.TO_HOST,
+            references=(Reference("spec.things[].name", "things"),),
+            related=needs_thing,
+            to_virtual=lambda virtual, _h, _c: virtual,
+            children=(Child("notes", "child-of"),),
+            quiet=True,
+        ),
+        Kind(
+            name="things",
+            resource=THINGS,
+            direction=Direction.TO_HOST,
+            related=used,
+            triggers=(Trigger(Side.VIRTUAL, "users", "things"),),
+        ),
+        Kind(
+            name="notes",
+            resource=NOTES,
+            direction=Direction.TO_VIRTUAL,
+            host_indexers={"child-of": lambda obj: [obj["spec"]["of"]] if "spec" in obj else []},
+        ),
+        Kind(
+            name="only-this",
+            resource=THINGS,
+            direction=Direction.DERIVED,
+            only=Key("default", "single"),
+        ),
+    )
+}
+
+
+class World:
+    """A view whose queue is a list."""
+
+    def __init__(self) -> None:
+        self.queued: list[tuple[Item, bool]] = []
+        self.view = View(
+            KINDS,
+            NAMES,
+            Settings(name="tenant-1"),
+            lambda item, low: self.queued.append((item, low)),
+        )
+        indexes = indexers(KINDS.values(), NAMES)
+        for at in resources(KINDS.values()):
+            self.view.add_store(*at, indexes.get(at, {}))
+        self.version = 0
+
+    def put(self, side: Side, resource: str, obj: Object, **how: Any) -> None:
+        """Let a store take an object under the next resource version."""
+        self.version += 1
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        self.view.store(side, resource).apply(obj, **how)
+
+    def taken(self) -> list[str]:
+        """What was queued since the last call, as ``kind key`` with ``low`` where it may yield."""
+        found = [f"{item.kind} {item.key}{' low' if low else ''}" for item, low in self.queued]
+        self.queued.clear()
+        return found
+
+
+def virtual(name: str, namespace: str = "default", **fields: Any) -> Object:
+    return {"metadata": {"name": name, "namespace": namespace, "uid": f"v-{name}"}, **fields}
+
+
+def copy_of(obj: Object) -> Object:
+    host = ownership.stamp({"metadata": {}}, obj, NAMES, None)
+    host["metadata"]["uid"] = f"h-{obj['metadata']['name']}"
+    return host
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_an_object_queues_itself_and_what_it_begins_to_use(world: World) -> None:
+    """A membership that changes queues the object whose key the index value is."""
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "a"}, {"name": "b"}]}))
+    assert sorted(world.taken()) == ["things default/a", "things default/b", "users default/u"]
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "b"}]}))
+    assert sorted(world.taken()) == ["things default/a", "users default/u"]
+
+
+def test_an_unchanged_use_queues_nobody_else(world: World) -> None:
+    """What a user does otherwise is no news for what it uses."""
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "a"}]}))
+    world.taken()
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "a"}]}, status={}))
+    assert world.taken() == ["users default/u"]
+
+
+def test_a_host_copy_queues_the_virtual_key_of_its_marks(world: World) -> None:
+    """Only objects that all marks call ours queue anything."""
+    world.put(Side.HOST, "things", copy_of(virtual("a")))
+    assert world.taken() == ["things default/a"]
+    foreign = copy_of(virtual("b"))
+    foreign["metadata"]["name"] = "mirrored-by-a-controller"
+    world.put(Side.HOST, "things", foreign)
+    assert world.taken() == []
+
+
+def test_the_answer_to_a_creation_is_no_news_where_nothing_comes_back(world: World) -> None:
+    """Kinds without a way back, and quiet ones, aren't looked at again for their own creation."""
+    for resource in ("things", "users"):
+        world.put(Side.HOST, resource, copy_of(virtual("a")), own=True)
+        assert world.taken() == []
+        world.put(Side.HOST, resource, {**copy_of(virtual("a")), "status": {}}, own=True)
+        assert world.taken() == [f"{resource} default/a"]
+
+
+def test_a_quiet_kind_ignores_the_answers_to_its_own_virtual_writes(world: World) -> None:
+    """The reconciler compares those itself; others' changes still queue."""
+    world.put(Side.VIRTUAL, "users", virtual("u"), own=True)
+    assert world.taken() == []
+    world.put(Side.VIRTUAL, "users", virtual("u", status={}))
+    assert world.taken() == ["users default/u"]
+
+
+def test_the_initial_list_and_what_comes_from_the_host_yield(world: World) -> None:
+    """Live changes of the tenant's overtake a cold start and the host's events."""
+    world.put(Side.VIRTUAL, "users", virtual("u"), initial=True)
+    assert world.taken() == ["users default/u low"]
+    world.put(Side.HOST, "notes", {"metadata": {"name": "n", "namespace": "host-ns", "uid": "1"}})
+    assert world.taken() == ["notes host-ns/n low"]
+
+
+def test_a_kind_about_one_object_is_queued_for_it_alone(world: World) -> None:
+    """The thousand other objects of the resource are none of its business."""
+    world.put(Side.VIRTUAL, "things", virtual("other"))
+    assert world.taken() == ["things default/other"]
+    world.put(Side.VIRTUAL, "things", virtual("single"))
+    assert sorted(world.taken()) == ["only-this default/single", "things default/single"]
+
+
+def test_who_looked_at_an_object_is_queued_when_it_changes(world: World) -> None:
+    """A declared look lasts until the next reconcile says otherwise."""
+    item = Item("users", Key("default", "u"))
+    ref = Ref(Side.VIRTUAL, "things", Key("default", "wanted"))
+    world.view.looked_at(item, [ref])
+    world.put(Side.VIRTUAL, "things", virtual("wanted"))
+    assert "users default/u" in world.taken()
+    world.view.looked_at(item, [])
+    world.put(Side.VIRTUAL, "things", virtual("wanted", spec={}))
+    assert "users default/u" not in world.taken()
+
+
+def test_a_context_holds_what_was_declared(world: World) -> None:
+    """References are answered with the object or None, queries with what the index has."""
+    kind = KINDS["users"]
+    ctx = world.view.context(kind, virtual("u"), None)
+    assert list(ctx.objects.values()) == [None]
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "a"}]}))
+    ctx = world.view.context(KINDS["things"], virtual("a"), None)
+    [(query, found)] = ctx.queries.items()
+    assert query.value == "default/a"
+    assert (len(found), found[0]["metadata"]["name"]) == (1, "u")
+
+
+def test_a_pair_shows_only_a_host_copy_that_is_ours(world: World) -> None:
+    """An object under the wanted name without our marks is as good as not there."""
+    obj = virtual("a")
+    world.put(Side.VIRTUAL, "things", obj)
+    foreign = copy_of(obj)
+    del foreign["metadata"]["annotations"][ownership.OBJECT_NAME]
+    world.put(Side.HOST, "things", foreign)
+    assert world.view.pair(KINDS["things"], Key("default", "a")).host() is None
+    world.put(Side.HOST, "things", copy_of(obj))
+    assert world.view.pair(KINDS["things"], Key("default", "a")).host() is not None
+
+
+def test_a_pair_knows_the_children_that_are_not_leaving(world: World) -> None:
+    """Children are found by their index, with the UID of the owner they were made for."""
+    child = {
+        "metadata": {"name": "n", "namespace": "host-ns", "uid": "c"},
+        "spec": {"of": "default/u"},
+    }
+    child["metadata"]["annotations"] = {ownership.OBJECT_UID: "v-u"}
+    world.put(Side.HOST, "notes", child)
+    pair = world.view.pair(KINDS["users"], Key("default", "u"))
+    assert pair.children == (("notes", Key("host-ns", "n"), "c", "v-u"),)
+    child["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.put(Side.HOST, "notes", child)
+    assert world.view.pair(KINDS["users"], Key("default", "u")).children == ()
+
+
+def test_everything_names_each_key_either_side_knows(world: World) -> None:
+    """After a long absence of rights, or an operator's word, all keys are looked at once."""
+    world.put(Side.VIRTUAL, "things", virtual("here"))
+    world.put(Side.HOST, "things", copy_of(virtual("orphan")))
+    world.put(Side.VIRTUAL, "users", virtual("u", spec={"things": [{"name": "named"}]}))
+    found = {str(item.key) for item in world.view.everything(KINDS["things"])}
+    assert found == {"default/here", "default/orphan", "default/named"}
+    assert [item.key.name for item in world.view.everything(KINDS["only-this"])] == ["single"]
+    watched = replace(KINDS["things"], direction=Direction.WATCHED)
+    assert list(world.view.everything(watched)) == []
