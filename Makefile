@@ -30,7 +30,7 @@ demo: setup ## see it work: a host and a virtual cluster on this machine
 	$(BIN)/python -m demo
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-unit: setup ## run the tests that need no API server
 	$(BIN)/python -m pytest -n 2 tests/unit
