@@ -238,14 +238,22 @@ class Reconciler:
         needs: list[Ref] = [*ctx.objects, *(ref for ref in waits if ref)]
         self._view.looked_at(item, () if source is None or settled else needs)
         digest = self._check_progress(item, actions)
-        wrote = False
+        wrote, refusal = False, None
         for action in actions:
-            wrote |= await self._carry_out(kind, item, pair, ctx, action, seen)
-        self._note_progress(item, digest)
+            try:
+                wrote |= await self._carry_out(kind, item, pair, ctx, action, seen)
+            except ApiError as error:
+                if not _is_refused_change(kind, action, error):
+                    raise
+                refusal = refusal or error  # what comes back, and tokens, don't wait for it
+        if refusal is None:
+            self._note_progress(item, digest)
         self._tell(kind, item, _notices(actions))
         attendant = self._attendants.get(kind.name)
         if attendant and virtual and host and "deletionTimestamp" not in virtual["metadata"]:
             await attendant.attend(virtual, host, item)
+        if refusal is not None:
+            raise refusal
         if None in waits:
             return "waiting"
         return "written" if wrote else "unchanged"
@@ -514,6 +522,14 @@ def _vanished(kind: Kind, error: ApiError) -> bool:
     if kind.direction is not Direction.TO_HOST:
         return error.not_found
     return error.not_found and error.details.get("kind") == kind.resource.plural
+
+
+def _is_refused_change(kind: Kind, action: Action, error: ApiError) -> bool:
+    """Say whether the host will not have a change (policy, quota, no such subresource)."""
+    if not isinstance(action, Update) or action.side is not Side.HOST:
+        return False
+    passing = error.throttled or error.server_error or error.unauthorized
+    return not (passing or is_stale(error) or _vanished(kind, error))
 
 
 def _fields(item: Item) -> dict[str, str]:
