@@ -7,7 +7,15 @@ import orjson
 
 from tests.integration.harness import Cluster, Object, Pair, eventually, path_of
 
-__all__ = ["condition", "container", "first_seen", "in_phase", "latest_version", "told"]
+__all__ = [
+    "condition",
+    "container",
+    "first_seen",
+    "in_phase",
+    "latest_version",
+    "settled",
+    "told",
+]
 
 
 async def in_phase(pair: Pair, name: str, namespace: str, phase: str = "Running") -> Object:
@@ -19,6 +27,12 @@ async def in_phase(pair: Pair, name: str, namespace: str, phase: str = "Running"
         return found
 
     return await eventually(check)
+
+
+async def settled(pair: Pair, namespace: str, seconds: float) -> None:
+    """Wait until a namespace and its copies come to rest, and see that they stay so."""
+    await eventually(lambda: pair.quiet(1, namespace=namespace), timeout=20)
+    await pair.quiet(seconds, namespace=namespace)
 
 
 async def told(

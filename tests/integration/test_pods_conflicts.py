@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from syncer.naming import PREFIX
-from tests.integration.harness import Object, Pair, eventually, gone, named, pod, service
-from tests.integration.pod_steps import in_phase, told
+from tests.integration.harness import (
+    Object,
+    Pair,
+    RefusedError,
+    eventually,
+    gone,
+    named,
+    path_of,
+    pod,
+    secret,
+    service,
+)
+from tests.integration.pod_steps import condition, container, in_phase, settled, told
+
+_POLICIES = "admissionregistration.k8s.io/v1"
 
 _UNMANAGED = (
     "conflict: cannot sync virtual object as unmanaged physical object exists with desired name"
@@ -16,9 +29,7 @@ def _greedy(name: str, namespace: str) -> Object:
     """Return a pod that asks for what a quota on the host forbids."""
     amount = {_WIDGETS: "1"}
     wants = {"limits": amount, "requests": amount}
-    return pod(
-        name, namespace, containers=[{"name": "main", "image": "nginx", "resources": wants}]
-    )
+    return pod(name, namespace, containers=[{"name": "main", "image": "nginx", "resources": wants}])
 
 
 async def test_a_host_pod_of_others_under_the_wanted_name_is_not_touched(
@@ -49,6 +60,31 @@ async def test_a_host_pod_of_others_under_the_wanted_name_is_not_touched(
     await in_phase(pair, "web", namespace)
     copy = await pair.copy("pods", "web", namespace)
     assert copy["metadata"]["annotations"][f"{PREFIX}object-name"] == "web"
+
+
+async def test_a_copy_that_lost_its_mark_is_nobodys_until_it_has_it_again(
+    pair: Pair, namespace: str
+) -> None:
+    """Without the tenant's label the host pod isn't ours; the virtual one is not given up for it."""
+    await pair.virtual.create(pod("web", namespace))
+    await in_phase(pair, "web", namespace)
+    where, name = pair.names.host_namespace, pair.host_name("web", namespace)
+    virtual = await pair.virtual.get("pods", "web", namespace)
+    copy = await pair.copy("pods", "web", namespace)
+    label = f"{PREFIX}managed-by"
+    await pair.host.patch("pods", name, where, {"metadata": {"labels": {label: None}}})
+    await told(pair.virtual, namespace, "web", _UNMANAGED)
+    assert (await pair.virtual.get("pods", "web", namespace)) == virtual
+    await pair.host.patch("pods", name, where, {"metadata": {"labels": {label: pair.names.marker}}})
+    change = {"metadata": {"labels": {"app": "changed"}}}
+    await pair.virtual.patch("pods", "web", namespace, change)
+
+    async def arrived() -> None:
+        found = await pair.copy("pods", "web", namespace)
+        assert found["metadata"]["labels"].get(pair.names.label_key("app")) == "changed"
+        assert found["metadata"]["uid"] == copy["metadata"]["uid"]
+
+    await eventually(arrived)
 
 
 async def test_two_pods_whose_host_names_are_the_same_share_nothing(
@@ -136,9 +172,8 @@ async def test_a_quota_of_the_host_is_told_in_the_hosts_words(pair: Pair, namesp
         )
 
         async def made() -> str:
-            [only] = await pair.virtual.list("pods", namespace, labels="app=greedy") or [None]
-            assert only
-            return str(only["metadata"]["name"])
+            found = await pair.virtual.list("pods", namespace, labels="app=greedy")
+            return str(found[0]["metadata"]["name"])
 
         name = await eventually(made)
         words = f"exceeded quota: {quota}"
@@ -200,7 +235,109 @@ async def test_defaults_of_the_hosts_limit_range_stay_and_nothing_is_written_aga
             assert virtual["status"].get("podIP")
 
         await eventually(ready_seen)
-        await eventually(lambda: pair.quiet(1, namespace=namespace), timeout=20)
-        await pair.quiet(5, namespace=namespace)
+        await settled(pair, namespace, 3)
     finally:
         await pair.host.delete("limitranges", name, where)
+
+
+async def test_a_change_that_the_host_refuses_holds_nothing_else_up(
+    pair: Pair, namespace: str
+) -> None:
+    """The tenant reads why; other changes, the tenant's conditions and the status still flow."""
+    gate = "tenant.example/ready"
+    asked = pod("web", namespace, readinessGates=[{"conditionType": gate}])
+    await pair.virtual.create(asked)
+    await in_phase(pair, "web", namespace)
+    name, where = f"frozen-{namespace}", pair.names.host_namespace
+    rule = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["UPDATE"],
+        "resources": ["pods"],
+    }
+    labels = {"matchLabels": {f"{PREFIX}namespace": namespace}}
+    policy = {
+        "matchConstraints": {"resourceRules": [rule], "objectSelector": labels},
+        "validations": [{"expression": "false", "message": "frozen by the operator"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    host_name = pair.host_name("web", namespace)
+
+    async def at_work() -> None:
+        path = path_of("pods", where, host_name)
+        body = {"metadata": {"labels": {"a": "b"}}}
+        refused = ""
+        try:
+            await pair.host.request(
+                "PATCH",
+                path,
+                body=body,
+                content_type="application/merge-patch+json",
+                params={"dryRun": "All"},
+            )
+        except RefusedError as error:
+            refused = str(error)
+        assert "frozen" in refused
+
+    async def ready() -> None:
+        for found in (
+            await pair.virtual.get("pods", "web", namespace),
+            await pair.copy("pods", "web", namespace),
+        ):
+            assert condition(found, "Ready")["status"] == "True"
+            assert container(found, "debug", "ephemeralContainers")
+
+    try:
+        for kind, spec in (("", policy), ("Binding", binding)):
+            kind = f"ValidatingAdmissionPolicy{kind}"
+            await pair.host.create(named(kind, name, apiVersion=_POLICIES, spec=spec))
+        await eventually(at_work)
+        await pair.virtual.patch(
+            "pods", "web", namespace, {"metadata": {"labels": {"app": "changed"}}}
+        )
+        event = await told(pair.virtual, namespace, "web", "frozen by")
+        assert where not in event["message"]
+        debug = {"name": "debug", "image": "busybox"}
+        own = {"type": gate, "status": "True"}
+        for part, change in (
+            ("ephemeralcontainers", {"spec": {"ephemeralContainers": [debug]}}),
+            ("status", {"status": {"conditions": [own]}}),
+        ):
+            await pair.virtual.patch(
+                "pods", "web", namespace, change, kind="strategic", subresource=part
+            )
+        await eventually(ready)
+    finally:
+        for resource in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
+            await pair.host.delete(f"{_POLICIES}/{resource}", name)
+
+    async def arrived() -> None:
+        copy = await pair.copy("pods", "web", namespace)
+        assert copy["metadata"]["labels"].get(pair.names.label_key("app")) == "changed"
+
+    await eventually(arrived, timeout=30)
+
+
+async def test_a_secret_of_the_tenant_named_like_a_pods_token_secret_is_kept_apart(
+    pair: Pair, namespace: str
+) -> None:
+    """Whoever has the host name first keeps it; the other is told, and nothing is mixed."""
+    mine = secret("web-sa-token", namespace, {"mine": "1"})
+    await pair.virtual.create(mine)
+    uses = [{"secretRef": {"name": "web-sa-token"}}]
+    main = {"name": "main", "image": "nginx", "envFrom": uses}
+    await pair.virtual.create(pod("user", namespace, containers=[main]))
+    await in_phase(pair, "user", namespace)
+    before = await eventually(lambda: pair.copy("secrets", "web-sa-token", namespace))
+    await pair.virtual.create(pod("web", namespace))
+    await told(pair.virtual, namespace, "web", "rename the pod, or the Secret web-sa-token")
+    assert await pair.copy("secrets", "web-sa-token", namespace) == before
+    # the other way round: the token is there first
+    await pair.virtual.create(pod("api", namespace))
+    await in_phase(pair, "api", namespace)
+    token = await pair.copy("secrets", "api-sa-token", namespace)
+    await pair.virtual.create(secret("api-sa-token", namespace, {"mine": "2"}))
+    uses[0]["secretRef"]["name"] = "api-sa-token"
+    await pair.virtual.create(pod("second", namespace, containers=[main]))
+    await told(pair.virtual, namespace, "api-sa-token", "conflict")
+    assert await pair.copy("secrets", "api-sa-token", namespace) == token

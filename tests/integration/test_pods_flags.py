@@ -24,7 +24,7 @@ from tests.integration.harness import (
     pod,
     service,
 )
-from tests.integration.pod_steps import container, in_phase, told
+from tests.integration.pod_steps import container, in_phase, settled, told
 
 pytestmark = pytest.mark.xdist_group("pods-flags")
 
@@ -152,4 +152,4 @@ async def test_tokens_in_annotations_work_and_stay_through_updates(other: Pair) 
         assert annotations.get(key) == token
 
     await eventually(arrived)
-    await other.quiet(3, namespace="default")
+    await settled(other, "default", 2)

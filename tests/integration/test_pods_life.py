@@ -14,7 +14,7 @@ from tests.integration.harness import (
     pod,
     service,
 )
-from tests.integration.pod_steps import condition, in_phase
+from tests.integration.pod_steps import condition, in_phase, settled
 
 _SLOW = {"annotations": {"fake-pod/stop-after": "60s"}}
 """A pod that takes its time to go: what happens meanwhile can be seen."""
@@ -335,5 +335,4 @@ async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:
         assert condition(found, "Ready")["status"] == "True"
 
     await eventually(ready)
-    await eventually(lambda: pair.quiet(1, namespace=namespace), timeout=20)
-    await pair.quiet(5, namespace=namespace)
+    await settled(pair, namespace, 5)

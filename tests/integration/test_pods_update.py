@@ -20,7 +20,7 @@ from tests.integration.harness import (
     path_of,
     pod,
 )
-from tests.integration.pod_steps import condition, container, in_phase
+from tests.integration.pod_steps import condition, container, in_phase, settled
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _MUTATION = """
@@ -79,9 +79,7 @@ async def mesh(host: Cluster, pair: Pair, namespace: str) -> AsyncIterator[str]:
             await host.delete(f"{_GROUP}/{resource}", name)
 
 
-async def test_what_may_change_changes_and_what_the_host_added_stays(
-    pair: Pair, mesh: str
-) -> None:
+async def test_what_may_change_changes_and_what_the_host_added_stays(pair: Pair, mesh: str) -> None:
     """Image, deadline, tolerations, labels and annotations follow; the sidecar is not touched."""
     namespace = mesh
     asked = pod("web", namespace, labels={"app": "web", "old": "1"})
@@ -142,9 +140,7 @@ async def test_what_may_change_changes_and_what_the_host_added_stays(
     where, name = pair.names.host_namespace, pair.host_name("web", namespace)
     marks = {"labels": {"host/label": "1"}, "annotations": {"host/note": "1"}}
     await pair.host.patch("pods", name, where, {"metadata": marks})
-    await pair.virtual.patch(
-        "pods", "web", namespace, {"metadata": {"labels": {"app": "last"}}}
-    )
+    await pair.virtual.patch("pods", "web", namespace, {"metadata": {"labels": {"app": "last"}}})
 
     async def both() -> None:
         copy = await pair.copy("pods", "web", namespace)
@@ -156,12 +152,10 @@ async def test_what_may_change_changes_and_what_the_host_added_stays(
     virtual = await pair.virtual.get("pods", "web", namespace)
     assert virtual["metadata"]["labels"] == {"app": "last", "new": "1"}
     assert "host/note" not in virtual["metadata"]["annotations"]
-    await pair.quiet(3, namespace=namespace)
+    await settled(pair, namespace, 2)
 
 
-async def test_ephemeral_containers_arrive_one_after_the_other(
-    pair: Pair, mesh: str
-) -> None:
+async def test_ephemeral_containers_arrive_one_after_the_other(pair: Pair, mesh: str) -> None:
     """Each further one is added, with its target; their states come back."""
     namespace = mesh
     await pair.virtual.create(pod("web", namespace))
@@ -238,9 +232,7 @@ async def test_a_scheduling_gate_of_the_tenant_holds_the_pod_until_removed(
         await eventually(check)
 
     await held(2)
-    await pair.virtual.patch(
-        "pods", "held", namespace, {"spec": {"schedulingGates": gates[1:]}}
-    )
+    await pair.virtual.patch("pods", "held", namespace, {"spec": {"schedulingGates": gates[1:]}})
     await held(1)
     await pair.virtual.patch("pods", "held", namespace, {"spec": {"schedulingGates": []}})
     await in_phase(pair, "held", namespace)
