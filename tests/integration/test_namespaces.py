@@ -21,7 +21,7 @@ from tests.integration.harness import (
 )
 from tests.integration.pod_steps import condition, in_phase
 
-_COPIED = ("pods", "services", "configmaps", "secrets", "persistentvolumeclaims", "endpoints")
+_COPIED = ("pods", "services", "configmaps", "secrets", "endpoints")
 
 
 @pytest.fixture
@@ -35,10 +35,8 @@ async def other(virtual: Cluster) -> AsyncIterator[str]:
 
 
 async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other: str) -> None:
-    """Pods, services, endpoints, claims, config maps and secrets go, and then the namespace."""
+    """Pods, services, endpoints, config maps and secrets go, and then the namespace."""
     forced = {f"{PREFIX}force-sync": "true"}
-    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    claim |= {"storageClassName": "none"}
     subsets = [{"addresses": [{"ip": "10.99.4.1"}], "ports": [{"port": 80}]}]
     for each in (
         pod("web", other, terminationGracePeriodSeconds=1),  # the namespace waits for half of it
@@ -47,7 +45,6 @@ async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other:
         named("Endpoints", "legacy", other, subsets=subsets),
         config_map("config", other, {"a": "b"}, annotations=forced),
         secret("secret", other, {"a": "b"}, annotations=forced),
-        named("PersistentVolumeClaim", "disk", other, spec=claim),
     ):
         await pair.virtual.create(each)
     await in_phase(pair, "web", other)

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -33,9 +33,7 @@ from tests.integration.harness import (
     service,
 )
 
-pytestmark = pytest.mark.xdist_group("takeover")  # one virtual plane for all of them
-
-_VC, _HOME, _APP = "taken", "host-taken", "app"
+_APP = "app"
 _P = "vcluster.loft.sh/"
 _RANDOM = "abcdefgh"  # what the original chose as the end of a token's annotation
 _TEN_YEARS = 10 * 365 * 24 * 3600
@@ -48,10 +46,6 @@ _LOOKED_AT = ("pods", "services", "configmaps", "secrets", "endpoints", "persist
 
 def _hashed(key: str) -> str:
     return sha256(key.encode()).hexdigest()[:10]
-
-
-def _host_name(name: str, namespace: str = _APP) -> str:
-    return f"{name}-x-{namespace}-x-{_VC}"
 
 
 @dataclass
@@ -67,16 +61,29 @@ class Original:
     host: Cluster
     virtual: Cluster
     owner: Object
-    uids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> str:
+        """Name of the virtual cluster."""
+        return str(self.owner["metadata"]["name"])
+
+    @property
+    def home(self) -> str:
+        """The host namespace."""
+        return str(self.owner["metadata"]["namespace"])
+
+    def name(self, name: str, namespace: str = _APP) -> str:
+        """Translate a name."""
+        return f"{name}-x-{namespace}-x-{self.tenant}"
 
     def metadata(self, virtual: Object, *, uid: bool = True) -> Object:
         """Give the metadata of a copy; v0.7 wrote no UID."""
         theirs = virtual["metadata"]
         labels = {
-            f"{_P}label-{_VC}-x-{_hashed(key)}": value
+            f"{_P}label-{self.tenant}-x-{_hashed(key)}": value
             for key, value in (theirs.get("labels") or {}).items()
         }
-        labels |= {f"{_P}managed-by": _VC, f"{_P}namespace": theirs["namespace"]}
+        labels |= {f"{_P}managed-by": self.tenant, f"{_P}namespace": theirs["namespace"]}
         copied = {
             key: value
             for key, value in (theirs.get("annotations") or {}).items()
@@ -91,8 +98,8 @@ class Original:
             annotations[f"{_P}managed-annotations"] = "\n".join(sorted(copied))
         controller = any(each.get("controller") for each in theirs.get("ownerReferences") or ())
         return {
-            "name": _host_name(theirs["name"], theirs["namespace"]),
-            "namespace": _HOME,
+            "name": self.name(theirs["name"], theirs["namespace"]),
+            "namespace": self.home,
             "labels": labels,
             "annotations": annotations,
             "ownerReferences": [self._owner(controller=controller)],
@@ -102,7 +109,7 @@ class Original:
         return {
             "apiVersion": "v1",
             "kind": "Service",
-            "name": _VC,
+            "name": self.tenant,
             "uid": self.owner["metadata"]["uid"],
             "controller": controller,
         }
@@ -124,7 +131,7 @@ class Original:
         made = named("Pod", "")
         made["metadata"] = self.metadata(virtual)
         annotations, labels = made["metadata"]["annotations"], made["metadata"]["labels"]
-        labels[f"{_P}ns-label-{_VC}-x-{_hashed('kubernetes.io/metadata.name')}"] = _APP
+        labels[f"{_P}ns-label-{self.tenant}-x-{_hashed('kubernetes.io/metadata.name')}"] = _APP
         lines = sorted(f'{key}="{value}"' for key, value in metadata["labels"].items())
         annotations |= {
             f"{_P}name": metadata["name"],
@@ -136,7 +143,7 @@ class Original:
         }
         source: Object
         items: list[Object]
-        secret_name = _host_name(f"{metadata['name']}-sa-token")
+        secret_name = self.name(f"{metadata['name']}-sa-token")
         if secrets:
             items = [{"key": f"token-{_RANDOM}", "path": "token", "mode": 0o644}]
             source = {"secret": {"name": secret_name, "items": items, "optional": False}}
@@ -146,7 +153,7 @@ class Original:
             reference = {"apiVersion": "v1", "fieldPath": path}
             items = [{"path": "token", "fieldRef": reference, "mode": 0o644}]
             source = {"downwardAPI": {"items": items}}
-        root: Object = {"name": _host_name("kube-root-ca.crt")}
+        root: Object = {"name": self.name("kube-root-ca.crt")}
         root["items"] = [{"key": "ca.crt", "path": "ca.crt"}]
         field_path = f"metadata.annotations['{_P}namespace']"
         namespace_file = {"path": "namespace", "fieldRef": {"fieldPath": field_path}}
@@ -176,7 +183,7 @@ class Original:
             ],
             "tolerations": spec["tolerations"],
             "volumes": [
-                mine | {"configMap": {"name": _host_name("settings"), "defaultMode": 0o644}},
+                mine | {"configMap": {"name": self.name("settings"), "defaultMode": 0o644}},
                 {"name": access["name"], "projected": {"sources": sources, "defaultMode": 0o644}},
             ],
         }
@@ -185,7 +192,7 @@ class Original:
                 named(
                     "Secret",
                     secret_name,
-                    _HOME,
+                    self.home,
                     annotations={f"{_P}skip-backsync": "true"},
                     stringData={f"token-{_RANDOM}": token},
                     type="Opaque",
@@ -196,7 +203,7 @@ class Original:
             owner = {"apiVersion": "v1", "kind": "Pod", "name": created["metadata"]["name"]}
             owner["uid"] = created["metadata"]["uid"]
             owned = {"metadata": {"ownerReferences": [owner]}}
-            await self.host.patch("secrets", secret_name, _HOME, owned)
+            await self.host.patch("secrets", secret_name, self.home, owned)
         await self._run(metadata["name"])
         return created
 
@@ -220,7 +227,7 @@ class Original:
         """Wait until the host runs a pod; bind the virtual one and give it that status."""
 
         async def running() -> Object:
-            found = await self.host.get("pods", _host_name(name), _HOME)
+            found = await self.host.get("pods", self.name(name), self.home)
             assert found["status"]["phase"] == "Running"
             return found
 
@@ -273,6 +280,15 @@ class Taken:
     host_writes: list[Write]
     virtual_writes: list[Write]
 
+    @property
+    def home(self) -> str:
+        """The host namespace."""
+        return self.pair.names.host_namespace
+
+    def name(self, name: str) -> str:
+        """Translate a name."""
+        return self.pair.host_name(name, _APP)
+
 
 async def _everything(where: Cluster, namespace: str = "") -> dict[str, Object]:
     return {
@@ -283,8 +299,9 @@ async def _everything(where: Cluster, namespace: str = "") -> dict[str, Object]:
 
 
 @pytest.fixture(scope="module")
-async def taken(host: Cluster) -> AsyncIterator[Taken]:
+async def taken(host: Cluster, worker_name: str) -> AsyncIterator[Taken]:
     """Write a synced host namespace as the original leaves it, then start our syncer."""
+    tenant, home = f"taken-{worker_name}", f"host-taken-{worker_name}"
     async with (
         ControlPlane.virtual() as plane,
         cluster(plane) as virtual,
@@ -294,19 +311,19 @@ async def taken(host: Cluster) -> AsyncIterator[Taken]:
         syncer = Syncer(
             host.plane,
             plane,
-            tenant=_VC,
-            namespace=_HOME,
+            tenant=tenant,
+            namespace=home,
             flags=(
                 f"--host-kube-config={to_host.kubeconfig}",
                 f"--kube-config={to_virtual.kubeconfig}",
             ),
         )
         await syncer.prepare()
-        await _write(Original(host, virtual, await host.get("services", _VC, _HOME)))
-        before, mine = await _everything(host, _HOME), await _everything(virtual)
+        await _write(Original(host, virtual, await host.get("services", tenant, home)))
+        before, mine = await _everything(host, home), await _everything(virtual)
         async with syncer:
             await _rest(to_host, to_virtual)
-            pair = Pair(host, virtual, syncer, Names(_VC, _HOME))
+            pair = Pair(host, virtual, syncer, Names(tenant, home))
             yield Taken(pair, before, mine, list(to_host.writes), list(to_virtual.writes))
 
 
@@ -353,12 +370,12 @@ async def _write(original: Original) -> None:
         volume = {"name": "config", "configMap": {"name": "settings"}}
         made = await virtual.create(pod(name, _APP, labels={"app": "web"}, volumes=[volume]))
         await original.pod(made, dns, secrets=secrets)
-    leader = {"holderIdentity": "taken-0-external-vcluster-controller"}
+    leader = {"holderIdentity": "vcluster-0-external-vcluster-controller"}
     await host.create(
         named(
             "Lease",
-            f"vcluster-{_VC}-controller",
-            _HOME,
+            f"vcluster-{original.tenant}-controller",
+            original.home,
             apiVersion="coordination.k8s.io/v1",
             spec=leader,
         )
@@ -381,11 +398,12 @@ async def _service(original: Original, asked: Object, *, uid: bool = True) -> st
     made = await original.virtual.create(asked)
     spec = made["spec"]
     selector = {
-        f"{_P}label-{_VC}-x-{_hashed(key)}": value
+        f"{_P}label-{original.tenant}-x-{_hashed(key)}": value
         for key, value in (spec.get("selector") or {}).items()
     }
     if selector:
-        selector |= {f"{_P}managed-by": _VC, f"{_P}namespace": asked["metadata"]["namespace"]}
+        marks = {"managed-by": original.tenant, "namespace": asked["metadata"]["namespace"]}
+        selector |= {f"{_P}{key}": value for key, value in marks.items()}
     wanted = {"type": spec["type"], "ports": spec["ports"], "clusterIP": spec["clusterIP"]}
     if selector:
         wanted["selector"] = selector
@@ -397,30 +415,30 @@ async def _service(original: Original, asked: Object, *, uid: bool = True) -> st
 async def _claim(original: Original) -> None:
     """Write a bound claim with its copy, the host's volume and the virtual stand-in for it."""
     host, virtual = original.host, original.virtual
-    size = {"storage": "5Gi"}
+    name, size = f"volume-of-{original.tenant}", {"storage": "5Gi"}
     volume = {
         "capacity": size,
         "accessModes": ["ReadWriteOnce"],
-        "storageClassName": "taken",
+        "storageClassName": name,
         "persistentVolumeReclaimPolicy": "Retain",
     }
     path = {"hostPath": {"path": "/tmp/taken"}}
-    await host.create(named("PersistentVolume", "taken-volume", spec=volume | path))
+    await host.create(named("PersistentVolume", name, spec=volume | path))
     spec = {
         "accessModes": ["ReadWriteOnce"],
         "resources": {"requests": size},
-        "storageClassName": "taken",
+        "storageClassName": name,
         "volumeMode": "Filesystem",
     }
     bound = {
         f"pv.kubernetes.io/{each}": "yes" for each in ("bind-completed", "bound-by-controller")
     }
     mine = named("PersistentVolumeClaim", "disk", _APP, annotations=bound)
-    made = await virtual.create(mine | {"spec": spec | {"volumeName": "taken-volume"}})
+    made = await virtual.create(mine | {"spec": spec | {"volumeName": name}})
     await original.copy(made, "PersistentVolumeClaim", spec=spec)
 
     async def is_bound() -> Object:
-        found = await host.get("persistentvolumeclaims", _host_name("disk"), _HOME)
+        found = await host.get("persistentvolumeclaims", original.name("disk"), original.home)
         assert found["status"]["phase"] == "Bound"
         return found
 
@@ -437,19 +455,21 @@ async def _claim(original: Original) -> None:
     fake = volume | {"flexVolume": {"driver": "fake"}, "claimRef": claim}
     fake["persistentVolumeReclaimPolicy"] = "Delete"
     labels = {f"{_P}fake-pv": "true"}
-    await virtual.create(named("PersistentVolume", "taken-volume", labels=labels, spec=fake))
+    await virtual.create(named("PersistentVolume", name, labels=labels, spec=fake))
     phase = {"status": {"phase": "Bound"}}
-    await virtual.patch("persistentvolumes", "taken-volume", "", phase, subresource="status")
+    await virtual.patch("persistentvolumes", name, "", phase, subresource="status")
 
 
 async def test_nothing_is_made_again_on_the_host(taken: Taken) -> None:
     """Every object of the original is still there with its UID, pods not even restarted."""
-    after = await _everything(taken.pair.host, _HOME)
+    after = await _everything(taken.pair.host, taken.home)
     for where, was in taken.before.items():
         now = after[where]["metadata"]
         assert now["uid"] == was["metadata"]["uid"], where
         assert "deletionTimestamp" not in now, where
-    assert after.keys() - taken.before.keys() == {f"configmaps {_HOME}/vc-state-{_VC}"}
+    assert after.keys() - taken.before.keys() == {
+        f"configmaps {taken.home}/vc-state-{taken.pair.names.tenant}"
+    }
     assert not [each for each in taken.host_writes if each.verb == "DELETE"]
 
 
@@ -472,10 +492,10 @@ async def test_what_is_written_is_little(taken: Taken) -> None:
     assert written == Counter(
         {
             ("POST", "configmaps"): 1,  # the record of the virtual cluster's identity
-            ("PATCH", _host_name("old")): 2,  # the config map and the service of v0.7
-            ("PATCH", _host_name("old-creds")): 1,
+            ("PATCH", taken.name("old")): 2,  # the config map and the service of v0.7
+            ("PATCH", taken.name("old-creds")): 1,
             ("POST", "secrets"): 1,  # refused: the pod's own Secret is there
-            ("PATCH", _host_name("secreted-sa-token")): 1,
+            ("PATCH", taken.name("secreted-sa-token")): 1,
         }
     )
     virtual = Counter(each.path for each in taken.virtual_writes if "/events" not in each.path)
@@ -487,7 +507,7 @@ async def test_what_is_written_is_little(taken: Taken) -> None:
 
 async def test_marks_and_labels_are_the_originals(taken: Taken) -> None:
     """Names, labels and the records of managed keys are as they were; v0.7 copies get a UID."""
-    after = await _everything(taken.pair.host, _HOME)
+    after = await _everything(taken.pair.host, taken.home)
     for where, was in taken.before.items():
         now = after[where]
         assert (now["metadata"].get("labels") or {}).items() >= (
@@ -497,7 +517,7 @@ async def test_marks_and_labels_are_the_originals(taken: Taken) -> None:
             assert now["metadata"]["annotations"][key] == value, (where, key)
     for where in ("secrets", "configmaps", "services"):
         name = "old-creds" if where == "secrets" else "old"
-        found = after[f"{where} {_HOME}/{_host_name(name)}"]["metadata"]["annotations"]
+        found = after[f"{where} {taken.home}/{taken.name(name)}"]["metadata"]["annotations"]
         virtual = taken.virtual[f"{where} {_APP}/{name}"]
         assert found[f"{_P}object-uid"] == virtual["metadata"]["uid"]
 
@@ -521,9 +541,11 @@ async def test_the_syncer_goes_on_with_what_it_took_over(taken: Taken) -> None:
 
     async def nothing() -> None:
         for resource in ("pods", "secrets"):
-            names = [each["metadata"]["name"] for each in await pair.host.list(resource, _HOME)]
+            names = [
+                each["metadata"]["name"] for each in await pair.host.list(resource, taken.home)
+            ]
             left = [each for each in names if re.match("annotated|secreted", each)]
             assert not left
 
     await eventually(nothing)
-    await pair.host.delete("persistentvolumes", "taken-volume")
+    await pair.host.delete("persistentvolumes", f"volume-of-{pair.names.tenant}")
