@@ -27,7 +27,7 @@ from syncer import ownership
 from syncer.engine import view as views
 from syncer.engine.flow import Limiter
 from syncer.engine.gate import Gate
-from syncer.engine.guard import CONFIG_MAPS, SERVICES, Guard
+from syncer.engine.guard import CONFIG_MAPS, SERVICES, Guard, host_lost
 from syncer.engine.queue import WorkQueue
 from syncer.engine.reconcile import Attendant, Reconciler
 from syncer.engine.view import OWN_ENDPOINTS, OWN_SERVICE, Item, View
@@ -314,14 +314,16 @@ class App:
         )
 
     def _host_lost(self) -> bool:
-        """Say whether started virtual pods are without a single host copy."""
-        if "pods" not in self._kinds or len(self._view.store(Side.HOST, "pods")):
+        """See :func:`host_lost`."""
+        copies = sum(
+            len(self._view.store(Side.HOST, kind.resource.full_name))
+            for kind in self._kinds.values()
+            if kind.direction is Direction.TO_HOST
+        )
+        if copies or "pods" not in self._kinds:
             return False
         pods = self._view.store(Side.VIRTUAL, "pods")
-        return any(
-            (pod := pods.get(key)) is not None and "startTime" in (pod.get("status") or {})
-            for key in pods.keys()  # noqa: SIM118 - no mapping
-        )
+        return host_lost((pods.get(key) for key in pods.keys()), copies)  # noqa: SIM118 - no mapping
 
     # -- running ---------------------------------------------------------------------------
 

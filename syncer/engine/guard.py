@@ -14,7 +14,7 @@ Source: design rule 9; behaviour of vcluster v0.16-v0.36 ("no mass-deletion guar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,6 +102,25 @@ def judge(
             f"copies: was the host restored? To go on and report them gone: {how}"
         )
     return None
+
+
+def host_lost(pods: Iterable[Object | None], copies: int) -> bool:
+    """Say whether the host lost all that it had of ours.
+
+    Pods that are just being deleted say nothing: their copies may have gone in good order while
+    nobody watched. Nor does a lack of pods alone: the host's owner may delete pods, as long as the
+    rest is there.
+
+    Args:
+        pods: the virtual pods.
+        copies: how many copies of any kind the host has.
+    """
+    return not copies and any(
+        pod is not None
+        and "deletionTimestamp" not in pod["metadata"]
+        and "startTime" in (pod.get("status") or {})
+        for pod in pods
+    )
 
 
 class Guard:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from syncer.engine.gate import Gate, GateClosedError
-from syncer.engine.guard import State, judge
+from syncer.engine.guard import State, host_lost, judge
+from syncer.types import Object
 
 UID, OTHER = "uid-1", "uid-2"
 
@@ -36,6 +37,32 @@ def test_judgement(
         assert reason is not None
         assert refused in reason
         assert "kubectl do this" in reason
+
+
+STARTED: Object = {"metadata": {"name": "a"}, "status": {"startTime": "2026-01-01T00:00:00Z"}}
+LEAVING: Object = {
+    **STARTED,
+    "metadata": {"name": "b", "deletionTimestamp": "2026-01-01T00:00:30Z"},
+}
+PENDING: Object = {"metadata": {"name": "c"}, "status": {"phase": "Pending"}}
+
+
+@pytest.mark.parametrize(
+    ("pods", "copies", "lost"),
+    [
+        pytest.param([], 0, False, id="nothing anywhere"),
+        pytest.param([STARTED], 3, False, id="the host's owner deleted pods, the rest is there"),
+        pytest.param([PENDING], 0, False, id="nothing was on the host yet"),
+        pytest.param([LEAVING], 0, False, id="the last pod was being deleted"),
+        pytest.param([{"metadata": {"name": "d"}}], 0, False, id="a pod without a status"),
+        pytest.param([LEAVING, None, STARTED], 0, True, id="a started pod without anything"),
+    ],
+)
+def test_a_host_is_lost_when_nothing_of_ours_is_left(
+    pods: list[Object | None], copies: int, lost: bool
+) -> None:
+    """Only a started pod that nobody deletes, with no copy of any kind, proves a loss."""
+    assert host_lost(pods, copies) == lost
 
 
 @pytest.mark.parametrize(
