@@ -65,7 +65,7 @@ async def test_a_host_pod_of_others_under_the_wanted_name_is_not_touched(
 async def test_a_copy_that_lost_its_mark_is_nobodys_until_it_has_it_again(
     pair: Pair, namespace: str
 ) -> None:
-    """Without the tenant's label the host pod isn't ours; the virtual one is not given up for it."""
+    """Without the tenant's label the host pod isn't ours; the virtual one isn't given up for it."""
     await pair.virtual.create(pod("web", namespace))
     await in_phase(pair, "web", namespace)
     where, name = pair.names.host_namespace, pair.host_name("web", namespace)

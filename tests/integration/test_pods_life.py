@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
+import pytest
+
+from controlplane.nodes import MAX_NODES, node
 from syncer.naming import PREFIX
 from tests.integration.harness import (
+    Cluster,
     Object,
     Pair,
     config_map,
@@ -88,9 +94,9 @@ async def test_node_and_status_come_back(pair: Pair, namespace: str) -> None:
 
     virtual, host = await eventually(agree)
     assert virtual["spec"]["nodeName"] == host["spec"]["nodeName"]
-    node = await pair.virtual.get("nodes", virtual["spec"]["nodeName"])
-    assert node["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
-    addresses = {each["type"]: each["address"] for each in node["status"]["addresses"]}
+    fake = await pair.virtual.get("nodes", virtual["spec"]["nodeName"])
+    assert fake["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
+    addresses = {each["type"]: each["address"] for each in fake["status"]["addresses"]}
     if "InternalIP" in addresses:
         assert virtual["status"]["hostIP"] == addresses["InternalIP"]
     generation = virtual["metadata"]["generation"]
@@ -272,28 +278,43 @@ async def test_the_pods_of_controllers_do_their_work(pair: Pair, namespace: str)
     assert copy["metadata"]["annotations"][f"{PREFIX}owner-set-kind"] == "StatefulSet"
 
 
-async def test_a_daemon_set_runs_where_other_pods_are(pair: Pair, namespace: str) -> None:
-    """Its pods run on the fake nodes that other pods keep; a node doesn't stay for them alone."""
-    await pair.virtual.create(
-        pod("keeper", namespace, nodeSelector={"kubernetes.io/hostname": "node-1"})
-    )
-    keeper = await in_phase(pair, "keeper", namespace)
-    assert keeper["spec"]["nodeName"] == "node-1"
-    await pair.virtual.create(_workload("DaemonSet", "agent", namespace))
+@pytest.fixture
+async def own_node(host: Cluster, namespace: str) -> AsyncIterator[str]:
+    """A host node that only pods with a toleration of `own` use; the namespace's name is its."""
+    made = node(MAX_NODES - 1)
+    made["metadata"]["name"] = made["metadata"]["labels"]["kubernetes.io/hostname"] = namespace
+    made["spec"]["taints"] = [{"key": "own", "effect": "NoSchedule"}]
+    await host.create(made)
+    yield namespace
+    await host.delete("nodes", namespace)
 
-    async def check() -> Object:
+
+async def test_a_daemon_set_runs_where_other_pods_are(
+    pair: Pair, namespace: str, own_node: str
+) -> None:
+    """Its pods run on the fake nodes that other pods keep; a node doesn't stay for them alone."""
+    own = [{"key": "own", "operator": "Exists"}]
+    where = {"kubernetes.io/hostname": own_node}
+    await pair.virtual.create(pod("keeper", namespace, nodeSelector=where, tolerations=own))
+    keeper = await in_phase(pair, "keeper", namespace)
+    assert keeper["spec"]["nodeName"] == own_node
+    agent = _workload("DaemonSet", "agent", namespace)
+    agent["spec"]["template"]["spec"]["tolerations"] = own
+    await pair.virtual.create(agent)
+
+    async def there() -> Object:
         for each in await pair.virtual.list("pods", namespace, labels="app=agent"):
-            if each["spec"].get("nodeName") == "node-1":
+            if each["spec"].get("nodeName") == own_node:
                 assert each["status"].get("phase") == "Running", each["status"]
                 return each
-        raise AssertionError("no agent on node-1")
+        raise AssertionError(f"no agent on {own_node}")
 
-    agent = await eventually(check)
-    copy = await pair.copy("pods", agent["metadata"]["name"], namespace)
-    assert copy["spec"]["nodeName"] == "node-1"
+    found = await eventually(there)
+    copy = await pair.copy("pods", found["metadata"]["name"], namespace)
+    assert copy["spec"]["nodeName"] == own_node
     assert copy["metadata"]["annotations"][f"{PREFIX}owner-set-kind"] == "DaemonSet"
     await pair.virtual.delete("pods", "keeper", namespace)
-    await gone(lambda: pair.virtual.find("nodes", "node-1"))
+    await gone(lambda: pair.virtual.find("nodes", own_node))
 
 
 async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:
