@@ -154,7 +154,7 @@ class PodTokens:
     ) -> float:
         """Renew what is due in the annotations; returns as :meth:`_keep_secret`."""
         present = tokens.annotated_tokens(host, needed)
-        due = min(map(tokens.renew_at, present.values()), default=0.0)
+        due = min(map(tokens.due_at, present.values()), default=0.0)
         if len(present) == len(needed) and due > self._now():
             return due
         fresh = await self._request(virtual, needed)
@@ -196,7 +196,9 @@ class PodTokens:
         data = secret.get("data") or {}
         if any(want.key not in data for want in needed):
             return 0.0
-        return min(tokens.renew_at(b64decode(data[want.key]).decode()) for want in needed)
+        return min(
+            tokens.due_at(b64decode(data[want.key]).decode(errors="replace")) for want in needed
+        )
 
     async def _put(
         self,

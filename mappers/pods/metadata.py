@@ -7,7 +7,8 @@ pod's namespace, by which selectors of namespaces work on the host.
 Invariants:
 * the downward values stay as they are when the virtual pod already carries them: it is then the
   copy of a pod of a tenant inside this tenant, whose values are meant;
-* what steers a syncer is only ever ours.
+* what steers a syncer is only ever ours;
+* what stands where a token of this very pod is mounted from is never the tenant's.
 
 Source: vcluster v0.16.4 ``pods/translate/translator.go``.
 """
@@ -18,7 +19,7 @@ import json
 from typing import Final
 
 from mappers.metadata import host_metadata
-from mappers.pods import env, hosts
+from mappers.pods import env, hosts, tokens
 from syncer.naming import PREFIX
 from syncer.types import Context, Object
 
@@ -60,6 +61,9 @@ def pod_metadata(virtual: Object, namespace: Object, host: Object | None, ctx: C
         labels[ctx.names.namespace_label_key(key)] = value
     _add_downward(annotations, virtual)
     _add_owners(annotations, virtual["metadata"].get("ownerReferences") or [])
+    if any(key.startswith(tokens.ANNOTATION) for key in annotations):
+        for token in tokens.wanted_tokens(virtual):
+            annotations.pop(token.annotation, None)
     if hosts.wanted(virtual, ctx.settings):
         annotations[hosts.REWRITTEN] = "true"
     if gates := _gates(virtual, host):

@@ -285,6 +285,14 @@ def renew_at(jwt: str) -> float:
     return issued + RENEW_AT * (_time(claims, "exp") - issued)
 
 
+def due_at(jwt: str) -> float:
+    """Say when what is in a token's place is to be renewed: at once (0) when it is no token."""
+    try:
+        return renew_at(jwt)
+    except ValueError:
+        return 0.0
+
+
 def _claims(jwt: str) -> Mapping[str, Any]:
     """Decode the claims of a JWT; its signature is for its readers to check."""
     try:

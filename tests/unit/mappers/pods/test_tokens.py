@@ -180,3 +180,15 @@ def test_what_is_no_token_is_an_error(jwt: str) -> None:
         tokens.renew_at(jwt)
     with pytest.raises(ValueError, match=r"not a JWT|the token has no"):
         tokens.expiry(jwt)
+    assert tokens.due_at(jwt) == 0.0, "and is renewed at once"
+
+
+def test_a_tenants_annotation_in_a_tokens_place_does_not_cross() -> None:
+    """Where the pod mounts a token from only we write; other such keys are an inner tenant's."""
+    virtual = _pod({"path": "token"})
+    [token] = tokens.wanted_tokens(virtual)
+    inner = f"{tokens.ANNOTATION}abcd1234"
+    virtual["metadata"]["annotations"] = {token.annotation: "forged", inner: "kept"}
+    annotations = wanted(virtual)["metadata"]["annotations"]
+    assert token.annotation not in annotations
+    assert annotations[inner] == "kept"
