@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from mappers.pods.tokens import token_key
 from syncer.naming import PREFIX
 from tests.integration.harness import (
     Cluster,
@@ -50,6 +51,12 @@ async def other(host: Cluster, worker_name: str) -> AsyncIterator[Pair]:
     async with boot_pair(host, tenant) as booted:
         await eventually(lambda: booted.virtual.get("serviceaccounts", "default", "default"))
         yield booted
+
+
+def _claims(token: str) -> Object:
+    payload = token.split(".")[1]
+    claims: Object = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims
 
 
 async def _copy(pair: Pair, name: str) -> Object:
@@ -131,9 +138,7 @@ async def test_tokens_in_annotations_work_and_stay_through_updates(other: Pair) 
         for key, value in copy["metadata"]["annotations"].items()
         if key.startswith(f"{PREFIX}token-")
     ]
-    payload = token.split(".")[1]
-    claims = orjson.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    assert claims["kubernetes.io"]["pod"]["uid"] == virtual["metadata"]["uid"]
+    assert _claims(token)["kubernetes.io"]["pod"]["uid"] == virtual["metadata"]["uid"]
     items = [
         item
         for volume in copy["spec"]["volumes"]
@@ -153,3 +158,16 @@ async def test_tokens_in_annotations_work_and_stay_through_updates(other: Pair) 
 
     await eventually(arrived)
     await settled(other, "default", 2)
+
+
+async def test_a_forged_token_annotation_is_replaced_by_a_token(other: Pair) -> None:
+    """What a tenant writes where its pod's token is mounted from neither crosses nor loops."""
+    key = f"{PREFIX}token-{token_key('own', 'token')}"
+    source = {"serviceAccountToken": {"path": "token"}}
+    asked = pod("forged", "default", volumes=[{"name": "own", "projected": {"sources": [source]}}])
+    asked["metadata"]["annotations"] = {key: "forged"}
+    virtual = await other.virtual.create(asked)
+    await in_phase(other, "forged", "default")
+    token = (await _copy(other, "forged"))["metadata"]["annotations"][key]
+    assert _claims(token)["kubernetes.io"]["pod"]["uid"] == virtual["metadata"]["uid"]
+    await settled(other, "default", 1)
