@@ -164,6 +164,21 @@ async def test_a_deletion_by_the_tenant_has_the_same_grace_on_the_host(
     await gone(lambda: pair.find_copy("secrets", "web-sa-token", namespace))
 
 
+async def test_nothing_that_is_missing_holds_a_deletion_up(pair: Pair, namespace: str) -> None:
+    """A pod goes although its account and its config map went before it, and is not told off."""
+    await pair.virtual.create(named("ServiceAccount", "robot", namespace))
+    await pair.virtual.create(config_map("settings", namespace, {"A": "1"}))
+    uses = [{"configMapRef": {"name": "settings"}}]
+    main = {"name": "main", "image": "nginx", "envFrom": uses}
+    await pair.virtual.create(pod("web", namespace, serviceAccountName="robot", containers=[main]))
+    await in_phase(pair, "web", namespace)
+    await pair.virtual.delete("serviceaccounts", "robot", namespace)
+    await pair.virtual.delete("configmaps", "settings", namespace)
+    await pair.virtual.delete("pods", "web", namespace)
+    await _both_gone(pair, "web", namespace)
+    assert await pair.virtual.events(namespace, "web", "SyncError") == []
+
+
 async def test_a_deletion_on_the_host_is_seen_by_the_tenant(pair: Pair, namespace: str) -> None:
     """A host pod being deleted deletes the virtual one with its grace; they go together."""
     await pair.virtual.create(_slow("web", namespace))
