@@ -54,6 +54,8 @@ class Update:
         target: the object as it should be after this write; what others write stays visible as a
             difference between it and the answer.
         subresource: through which it goes.
+        confirm: it reports that the copy on the other side is gone: make sure of that first, and
+            that it is still the same cluster.
     """
 
     side: Side
@@ -61,6 +63,7 @@ class Update:
     patch: Patch
     target: Object
     subresource: str = ""
+    confirm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +178,11 @@ def _to_host(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         return _deleting(kind, pair, virtual, host, ctx)
     if host is None:
         return _absent(kind, pair, virtual, ctx)
-    if not kind.restamp and ownership.virtual_uid(host) not in (None, virtual["metadata"]["uid"]):
+    if ownership.virtual_uid(host) not in (None, virtual["metadata"]["uid"]):
         if _leaving(host):
-            return []
-        return [_delete_host(pair, host, "the virtual object was made again")]
+            return []  # its end, and what it says till then, is its predecessor's
+        if not kind.restamp:
+            return [_delete_host(pair, host, "the virtual object was made again", identity=True)]
     return _present(kind, pair, virtual, host, ctx)
 
 
@@ -191,7 +195,8 @@ def _orphan(kind: Kind, pair: Pair, host: Object | None) -> list[Action]:
     witnessed = pair.virtual_deleted is not None and pair.virtual_deleted == (
         ownership.virtual_uid(host)
     )
-    return [_delete_host(pair, host, "the virtual object was deleted", confirm=not witnessed)]
+    look = not witnessed
+    return [_delete_host(pair, host, "the virtual object was deleted", confirm=look, identity=look)]
 
 
 def _deleting(
@@ -227,19 +232,15 @@ def _absent(kind: Kind, pair: Pair, virtual: Object, ctx: Context) -> list[Actio
     """No host copy: it was never made, or someone deleted it."""
     match kind.on_host_gone(virtual):
         case OnHostGone.DELETE_VIRTUAL:
-            return [
-                *_children(pair, alive=None),
-                _delete_virtual(
-                    pair,
-                    virtual,
-                    "its host copy was deleted",
-                    grace=0,
-                    confirm=True,
-                    identity=True,
-                ),
-            ]
+            gone = _delete_virtual(
+                pair, virtual, "its host copy was deleted", grace=0, confirm=True, identity=True
+            )
+            return [gone, *_children(pair, alive=None)]
         case OnHostGone.REPORT:
-            return _back(kind, pair, virtual, None, ctx)
+            return [
+                replace(action, confirm=True) if isinstance(action, Update) else action
+                for action in _back(kind, pair, virtual, None, ctx)
+            ]
         case OnHostGone.RECREATE:
             pass
     wanted = _wanted(kind, virtual, ctx)
@@ -264,7 +265,7 @@ def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
         return actions + _back(kind, pair, virtual, host, ctx)
     wanted = _wanted(kind, virtual, ctx)
     if isinstance(wanted, Skip):
-        return [_delete_host(pair, host, wanted.reason)]
+        return [_delete_host(pair, host, wanted.reason, identity=True)]
     if not isinstance(wanted, dict):
         return [*_unwilling(wanted), *_back(kind, pair, virtual, host, ctx)]
     ownership.stamp(wanted, virtual, ctx.names, pair.owner)
@@ -454,11 +455,17 @@ def _children(pair: Pair, alive: str | None) -> list[Action]:
 
 
 def _delete_host(
-    pair: Pair, host: Object, reason: str, *, grace: int | None = None, confirm: bool = False
+    pair: Pair,
+    host: Object,
+    reason: str,
+    *,
+    grace: int | None = None,
+    confirm: bool = False,
+    identity: bool = False,
 ) -> Delete:
     uid = host["metadata"]["uid"]
     return Delete(
-        Side.HOST, pair.host_key, uid, reason, grace=grace, confirm=confirm, identity=confirm
+        Side.HOST, pair.host_key, uid, reason, grace=grace, confirm=confirm, identity=identity
     )
 
 

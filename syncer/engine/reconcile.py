@@ -311,6 +311,8 @@ class Reconciler:
             case Create():
                 await self._writers[action.side].create(kind.resource, action.wanted)
             case Update():
+                if action.confirm:
+                    await self._confirm_gone(kind, pair, action.side)
                 answer = await self._writers[action.side].patch(
                     kind.resource, action.key, action.patch, action.subresource
                 )
@@ -376,13 +378,26 @@ class Reconciler:
         Raises:
             NotConfirmedError: the live servers contradict the plan; nothing was deleted.
         """
-        other = Side.VIRTUAL if action.side is Side.HOST else Side.HOST
+        other = _other(action.side)
         if action.confirm:
             await self._confirm_absent(kind, pair, other)
-        if action.identity and not await self._confirm(other):
-            raise NotConfirmedError(f"the {other} cluster can't be confirmed to be the same")
+        if action.identity:
+            await self._confirm_identity(other)
         resource = self._resources[action.resource] if action.resource else kind.resource
         await self._writers[action.side].delete(resource, action.key, action.uid, action.grace)
+
+    async def _confirm_gone(self, kind: Kind, pair: Pair, side: Side) -> None:
+        """Make sure that the other side of ``side`` has lost what a write there reports as lost.
+
+        Raises:
+            NotConfirmedError: the live server says otherwise.
+        """
+        await self._confirm_absent(kind, pair, _other(side))
+        await self._confirm_identity(_other(side))
+
+    async def _confirm_identity(self, side: Side) -> None:
+        if not await self._confirm(side):
+            raise NotConfirmedError(f"the {side} cluster can't be confirmed to be the same")
 
     async def _confirm_absent(self, kind: Kind, pair: Pair, side: Side) -> None:
         """Look on the live server for what the store says is not there.
@@ -472,6 +487,10 @@ class Reconciler:
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
         getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+
+
+def _other(side: Side) -> Side:
+    return Side.VIRTUAL if side is Side.HOST else Side.HOST
 
 
 def _says(answer: Object, target: Object) -> bool:

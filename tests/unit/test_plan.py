@@ -159,8 +159,8 @@ def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False
             virtual_object(uid="v2"),
             host_object(),
             None,
-            [delete(Side.HOST, "h1")],
-            id="made again under the name: the old copy goes first",
+            [(Side.HOST, "h1", None, False, True)],
+            id="made again under the name: the old copy goes first, if it is the same cluster",
         ),
         pytest.param(
             KIND,
@@ -169,6 +169,14 @@ def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False
             None,
             [],
             id="made again and the old copy is leaving: wait",
+        ),
+        pytest.param(
+            replace(GRACEFUL, restamp=True),
+            virtual_object(uid="v2"),
+            host_object(**LEAVING),
+            None,
+            [],
+            id="made again while a copy that would be kept is leaving: it is its predecessor's",
         ),
         pytest.param(
             GRACEFUL,
@@ -247,8 +255,8 @@ def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False
             virtual_object(),
             host_object(),
             None,
-            [delete(Side.HOST, "h1")],
-            id="not wanted any more: removed",
+            [(Side.HOST, "h1", None, False, True)],
+            id="not wanted any more: removed, if it is the same cluster",
         ),
         pytest.param(
             replace(KIND, to_virtual=lambda _v, _h, _c: Gone("other node")),
@@ -349,6 +357,39 @@ def test_refusals_and_waits_are_said_and_change_nothing(host: Object | None) -> 
     blocked = Blocked("waits")
     waiting = replace(KIND, to_host=lambda _v, _c: blocked)
     assert [Wait(blocked)] == plan(waiting, pair(virtual_object(), host), context())
+
+
+def test_what_a_dying_copy_says_is_not_its_successors() -> None:
+    """An object made again takes no status from the copy of the one before."""
+    host = host_object(**LEAVING)
+    host["status"] = {"phase": "Bound"}
+    kind = replace(KIND, restamp=True)
+    assert plan(kind, pair(virtual_object(uid="v2"), host), context()) == []
+    [action] = plan(kind, pair(virtual_object(uid="v1"), host), context())
+    assert isinstance(action, Update)
+
+
+def test_a_lost_copy_is_reported_after_looks() -> None:
+    """What only the host's list doesn't show is not told to the tenant as lost."""
+    kind = replace(
+        KIND,
+        on_host_gone=lambda _virtual: OnHostGone.REPORT,
+        to_virtual=lambda virtual, _h, _c: {**virtual, "status": {"phase": "Lost"}},
+    )
+    [action] = plan(kind, pair(virtual_object(), None), context())
+    assert isinstance(action, Update)
+    assert (action.side, action.confirm) == (Side.VIRTUAL, True)
+
+
+def test_children_go_only_once_the_copy_is_known_to_be_gone() -> None:
+    """The deletion that looks at the host comes first: when it finds the copy, nothing is lost."""
+    child = ("secrets", Key("host-ns", "token"), "c1", "v1")
+    kind = replace(GRACEFUL, on_host_gone=lambda _virtual: OnHostGone.DELETE_VIRTUAL)
+    first, second = plan(kind, pair(virtual_object(), None, children=(child,)), context())
+    assert isinstance(first, Delete)
+    assert isinstance(second, Delete)
+    assert (first.side, first.confirm) == (Side.VIRTUAL, True)
+    assert second.resource == "secrets"
 
 
 def test_skip_backsync_keeps_an_orphan() -> None:
