@@ -31,8 +31,9 @@ class LoadError(Exception):
 class Metadata(msgspec.Struct):
     """What is looked at of an object's metadata."""
 
-    name: str
+    name: str = ""
     uid: str = ""
+    resourceVersion: str = ""  # noqa: N815 - the name on the wire
 
 
 class _Spec(msgspec.Struct):
@@ -77,6 +78,7 @@ class Event:
         phase: `status.phase`, "" if there is none.
         node: `spec.nodeName`, "" if there is none.
         status: JSON of its status.
+        version: resource version.
     """
 
     type: str
@@ -84,6 +86,7 @@ class Event:
     phase: str
     node: str
     status: bytes
+    version: str
 
 
 Matches = Callable[[Event], bool]
@@ -152,13 +155,24 @@ class Api:
         return _decode_list(await self.send("GET", f"{path}?limit=1")).metadata.resourceVersion
 
     async def events(self, path: str, version: str) -> AsyncIterator[Event]:
-        """Yield what happens to a collection after `version`, until the server ends the watch."""
+        """Yield what happens to a collection after `version`, without end.
+
+        A server ends the watch of a client that falls behind; it goes on where it was.
+        """
+        while True:
+            async for event in self._watch(path, version):
+                version = event.version
+                yield event
+
+    async def _watch(self, path: str, version: str) -> AsyncIterator[Event]:
         url = self._url(f"{path}?watch=1&resourceVersion={version}")
         async with self._session.get(url, timeout=_ENDLESS) as response:
             if response.status != 200:
                 raise LoadError(f"watch of {path}: {response.status}")
             while line := await response.content.readline(max_line_length=_LONGEST_LINE):
                 event = _decode_event(line)
+                if event.type == "ERROR":
+                    raise LoadError(f"watch of {path}: {line.decode()}")
                 status = bytes(event.object.status)
                 yield Event(
                     event.type,
@@ -166,6 +180,7 @@ class Api:
                     _decode_status(status).phase,
                     event.object.spec.nodeName,
                     status,
+                    event.object.metadata.resourceVersion,
                 )
 
     def _url(self, path: str) -> URL:
