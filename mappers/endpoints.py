@@ -2,7 +2,8 @@
 
 Direction: virtual to host.
 Host name: ``NAME-x-NAMESPACE-x-TENANT``.
-Rewritten: ``targetRef`` of a pod (name and namespace; UID and version cleared).
+Rewritten: ``targetRef`` of a pod (name and namespace; UID and version cleared). The label
+    ``endpointslice.kubernetes.io/skip-mirror`` stays as it is.
 Read back: nothing.
 Never copied: ``default/kubernetes``; endpoints of services with a selector, which the host makes
     itself (those it leaves behind when the selector goes give way to the tenant's); target
@@ -49,6 +50,9 @@ IGNORED_ANNOTATIONS: Final = frozenset(
 
 _ADDRESS_LISTS: Final = ("addresses", "notReadyAddresses")
 _ADDRESS: Final = ("ip", "hostname", "nodeName")
+
+SKIP_MIRROR: Final = "endpointslice.kubernetes.io/skip-mirror"
+"""Label by which a tenant, who makes the slices as well, keeps controllers from making them."""
 
 
 def service(key: Key) -> Ref:
@@ -122,11 +126,10 @@ def _to_host(virtual: Object, ctx: Context) -> Object | Skip | Refused:
     for address in _addresses(subsets):
         if reason := refusal(address["ip"], within):
             return Refused(f"endpoints are not synced: {reason}")
-    wanted: Object = {
-        "apiVersion": "v1",
-        "kind": "Endpoints",
-        "metadata": host_metadata(virtual, ctx, IGNORED_ANNOTATIONS),
-    }
+    metadata = host_metadata(virtual, ctx, IGNORED_ANNOTATIONS)
+    if (virtual["metadata"].get("labels") or {}).get(SKIP_MIRROR) == "true":
+        metadata["labels"][SKIP_MIRROR] = "true"
+    wanted: Object = {"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata}
     if subsets:
         wanted["subsets"] = [_host_subset(subset, ctx.names) for subset in subsets]
     return wanted

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from mappers import cluster_ip
+from mappers.endpoints import SKIP_MIRROR
 from mappers.servicecidrs import SERVICE_CIDR, networks
 from mappers.services import KUBERNETES, RESOURCE
 from syncer.types import (
@@ -39,7 +40,6 @@ OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
 OWN_ENDPOINTS: Final = Ref(Side.HOST, "own-endpoints", Key("", ""))
 """The host Endpoints of that Service."""
 
-SKIP_MIRROR: Final = "endpointslice.kubernetes.io/skip-mirror"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 _PORT: Final = ("name", "protocol", "port", "targetPort", "appProtocol")

@@ -143,6 +143,22 @@ def test_a_refusal_leaves_what_is_there(world: Any, tools: Any) -> None:
     assert tools.told(actions) == ["SyncError"]
 
 
+SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+
+
+@pytest.mark.parametrize("value", ["true", "false", None])
+def test_what_the_tenant_slices_itself_is_not_mirrored(
+    world: Any, tools: Any, value: str | None
+) -> None:
+    """The label that keeps controllers from making slices works on the host, and goes again."""
+    labels = {} if value is None else {SKIP_MIRROR: value}
+    host = world.made(KIND, endpoints("192.0.2.1", labels=labels))
+    assert host["metadata"]["labels"].get(SKIP_MIRROR) == ("true" if value == "true" else None)
+    assert world.actions(KIND, endpoints("192.0.2.1", labels=labels), host) == []
+    after = tools.applied(host, world.actions(KIND, endpoints("192.0.2.1"), host), Side.HOST)
+    assert SKIP_MIRROR not in after["metadata"]["labels"]
+
+
 def test_marks_of_leader_election_stay_inside(world: Any) -> None:
     """Annotations that change every few seconds are not copied."""
     annotations = {
