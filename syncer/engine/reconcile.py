@@ -194,7 +194,10 @@ class Reconciler:
             self._queue.retry(item)
         except ApiError as error:
             result = self._refused(kind, item, error)
-            self._queue.retry(item)
+            if result == "dropped":
+                self._queue.forget(item)
+            else:
+                self._queue.retry(item)
         except StuckError as error:
             result = "error"
             self._log("warning", item, error)
@@ -458,6 +461,9 @@ class Reconciler:
         if is_stale(error) or _vanished(kind, error):
             log.debug("stale", error=str(error), **_fields(item))
             return "conflict"
+        if kind.direction is Direction.TO_VIRTUAL and _terminating(error):
+            log.debug("namespace terminating", **_fields(item))
+            return "dropped"
         if error.throttled or error.server_error or error.unauthorized:
             self._log("info", item, error)
             return "retry"
@@ -491,6 +497,15 @@ class Reconciler:
 
 def _other(side: Side) -> Side:
     return Side.VIRTUAL if side is Side.HOST else Side.HOST
+
+
+def _terminating(error: ApiError) -> bool:
+    """Say whether the namespace is going away and takes nothing new.
+
+    Source: Kubernetes ``plugin/pkg/admission/namespace/lifecycle`` (cause NamespaceTerminating).
+    """
+    causes = error.details.get("causes") or ()
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
 
 
 def _says(answer: Object, target: Object) -> bool:
