@@ -33,6 +33,9 @@ PODS: Final = Resource("", "v1", "pods", "Pod")
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 
+LOOK_SECONDS: Final = 3600.0
+"""Looked at so often at least: what waits in the queue for pods long gone is bounded by it."""
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("tokens")
 
 
@@ -118,6 +121,7 @@ class PodTokens:
         if known is not None and known.uid == uid and self._now() < known.time:
             secrets = self._view.store(Side.HOST, SECRETS.full_name)
             if known.secret is None or known.secret in secrets:
+                self._come_back(item, known.time)
                 return
         needed = tokens.wanted_tokens(virtual, host, self._cluster_domain)
         if not needed:
@@ -130,7 +134,17 @@ class PodTokens:
             secret = tokens.secret_key(virtual, self._names)
         self._forget_gone()
         self._due[item] = _Due(uid, due, secret)
-        self._queue.add_after(item, max(due - self._now(), 1.0))
+        self._come_back(item, due)
+
+    def _come_back(self, item: Item, due: float) -> None:
+        """Queue the next look at a pod.
+
+        An item has one delay: a retry's, which is sooner, takes the place of a renewal's. So every
+        pass asks anew, unless something is going to come.
+        """
+        if not self._queue.is_delayed(item):
+            seconds = min(max(due - self._now(), 1.0), LOOK_SECONDS)
+            self._queue.add_after(item, seconds)
 
     async def _keep_secret(
         self, virtual: Object, host: Object, needed: list[tokens.TokenWanted]

@@ -239,6 +239,10 @@ class WorkQueue(Generic[T]):
         if self._heap[0][2] == item:
             self._set_timer()
 
+    def is_delayed(self, item: T) -> bool:
+        """Say whether an item has a delay to run out, whoever asked for it."""
+        return item in self._delayed
+
     def retry(self, item: T) -> float:
         """Queue a failed item again after its backoff, at the level it was handed out with.
 

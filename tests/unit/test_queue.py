@@ -220,6 +220,17 @@ def test_shortened_delay_leaves_nothing_behind(queue: WorkQueue[str], clock: Clo
     assert list(drain(queue)) == ["a/1"]
 
 
+def test_a_delay_can_be_asked_after(queue: WorkQueue[str], clock: Clock) -> None:
+    """An item is delayed from the asking until it is due, whether or not it was made shorter."""
+    assert not queue.is_delayed("a/1")
+    queue.add_after("a/1", 10)
+    queue.add_after("a/1", 3)
+    assert queue.is_delayed("a/1")
+    clock.now += 3
+    assert queue.take() == "a/1"
+    assert not queue.is_delayed("a/1")
+
+
 def test_live_delay_is_not_lowered(queue: WorkQueue[str], clock: Clock) -> None:
     """Of two delays of an item, low and live, live counts."""
     queue.add_after("a/1", 3, low=True)
