@@ -357,7 +357,6 @@ async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:
     await pair.virtual.create(config_map("settings", namespace, {"A": "1"}))
     await pair.virtual.create(asked)
     await pair.virtual.create(pod("held", namespace, schedulingGates=[{"name": gate}]))
-    await pair.virtual.create(pod("nowhere", namespace, nodeSelector={"no-node": "has-this"}))
     await pair.virtual.create(_workload("Deployment", "web", namespace, replicas=2))
     await _running_pods(pair, namespace, "web", 2)
     await in_phase(pair, "everything", namespace)
