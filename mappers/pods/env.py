@@ -3,17 +3,18 @@
 On the host ``enableServiceLinks`` is off: its services are other ones. So the variables that a
 kubelet of the virtual cluster would have set are written into the containers.
 
-Invariant: a variable that the container defines itself wins.
+Invariant: a variable that the container defines itself wins, be it by ``env`` or by ``envFrom``:
+what it imports is looked up as it is at creation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from syncer.naming import PREFIX, Names
-from syncer.types import Object
+from syncer.types import Key, Object, Ref, Side
 
 NAME: Final = f"{PREFIX}name"
 NAMESPACE: Final = f"{PREFIX}namespace"
@@ -28,6 +29,7 @@ _BY_ANNOTATION: Final = {
     "metadata.labels": f"metadata.annotations['{LABELS}']",
     "spec.serviceAccountName": f"metadata.annotations['{SERVICE_ACCOUNT_NAME}']",
 }
+_IMPORTS: Final = (("configMapRef", "configmaps"), ("secretRef", "secrets"))
 _LABEL: Final = re.compile(r"metadata\.labels\['(.*)'\]")
 
 
@@ -66,8 +68,37 @@ def _with_field_path(item: Object, names: Names) -> Object:
     return item if new == old else {**item, "fieldRef": {**reference, "fieldPath": new}}
 
 
+def imports(container: Object, namespace: str) -> Iterator[tuple[str, Ref]]:
+    """Give what a virtual container's ``envFrom`` names: each prefix and virtual object."""
+    for source in container.get("envFrom") or ():
+        for field, resource in _IMPORTS:
+            if name := (source.get(field) or {}).get("name"):
+                ref = Ref(Side.VIRTUAL, resource, Key(namespace, name))
+                yield source.get("prefix") or "", ref
+
+
+def imported(
+    container: Object, namespace: str, objects: Mapping[Ref, Object | None]
+) -> frozenset[str]:
+    """Give the names of the variables that a virtual container gets by ``envFrom``.
+
+    Args:
+        container: in virtual terms.
+        namespace: the pod's.
+        objects: what :func:`imports` names, as far as it is there.
+    """
+    return frozenset(
+        f"{prefix}{key}"
+        for prefix, ref in imports(container, namespace)
+        for key in (objects.get(ref) or {}).get("data") or ()
+    )
+
+
 def container_env(
-    env: Sequence[Object] | None, services: Sequence[Object], names: Names
+    env: Sequence[Object] | None,
+    services: Sequence[Object],
+    names: Names,
+    given: frozenset[str] = frozenset(),
 ) -> list[Object]:
     """Give a container's variables in host terms.
 
@@ -75,12 +106,15 @@ def container_env(
         env: the container's own ``env``, names of config maps and secrets already translated.
         services: what :func:`service_env` gave.
         names: the tenant's names.
+        given: names of variables that it gets by ``envFrom``; a kubelet lets ``env`` win over
+            these, and these over service variables.
 
     Returns:
         A new list: the service variables it doesn't define, then its own in their order.
     """
+    services = [variable for variable in services if variable["name"] not in given]
     if not env:
-        return list(services)
+        return services
     own: list[Object] = []
     for variable in env:
         source = variable.get("valueFrom")

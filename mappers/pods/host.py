@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from mappers.pods import (
@@ -88,11 +88,14 @@ def _ephemeral(pod: Object) -> frozenset[str]:
     return frozenset(c["name"] for c in pod["spec"].get("ephemeralContainers") or ())
 
 
-def _env_needs(spec: Object, namespace: str) -> tuple[Need, ...]:
-    """Declare the Services whose variables the containers get."""
-    if spec.get("enableServiceLinks") is False:
-        return KUBERNETES, OWN_SERVICE
-    return KUBERNETES, OWN_SERVICE, _services_of(namespace)
+def _env_needs(spec: Object, namespace: str) -> Iterator[Need]:
+    """Declare the Services whose variables the containers get, and what wins over these."""
+    yield from (KUBERNETES, OWN_SERVICE)
+    if spec.get("enableServiceLinks") is not False:
+        yield _services_of(namespace)
+    for name in fields.CONTAINER_LISTS:
+        for container in spec.get(name) or ():
+            yield from (ref for _prefix, ref in env.imports(container, namespace))
 
 
 def _services_of(namespace: str) -> Query:
@@ -212,7 +215,10 @@ def _host_spec(virtual: Object, ctx: Context) -> Object:
     services = _service_env(virtual, ctx)
     for name in fields.CONTAINER_LISTS:
         if containers := given.get(name):
-            spec[name] = [_host_container(item, services, ctx) for item in containers]
+            spec[name] = [
+                _host_container(item, own, namespace, services, ctx)
+                for item, own in zip(containers, virtual["spec"][name], strict=True)
+            ]
     if given.get("volumes"):
         spec["volumes"] = volumes.host_volumes(given["volumes"], virtual, ctx)
         hostpath.rewrite(spec, ctx)
@@ -251,13 +257,24 @@ def _service_env(virtual: Object, ctx: Context) -> list[Object]:
     return env.service_env(kubernetes, services) if kubernetes or services else []
 
 
-def _host_container(container: Object, services: Sequence[Object], ctx: Context) -> Object:
-    """Translate one container of any of the three lists, names already translated."""
+def _host_container(
+    container: Object, virtual: Object, namespace: str, services: Sequence[Object], ctx: Context
+) -> Object:
+    """Translate one container of any of the three lists.
+
+    Args:
+        container: with names already translated.
+        virtual: the same in virtual terms.
+        namespace: the pod's.
+        services: the service variables.
+        ctx: names, settings, and what ``envFrom`` names.
+    """
     result = {key: value for key, value in container.items() if key in fields.CONTAINER}
     image = result.get("image")
     if image is not None:
         result["image"] = ctx.settings.translate_image.get(image, image)
     own = container.get("env")
     if own or services:
-        result["env"] = env.container_env(own, services, ctx.names)
+        given = env.imported(virtual, namespace, ctx.objects) if services else frozenset()
+        result["env"] = env.container_env(own, services, ctx.names, given)
     return result

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mappers.pods.env import service_env
-from syncer.types import Object
-from tests.unit.mappers.pods.support import pod, service, wanted
+from syncer.types import Object, Side
+from tests.unit.mappers.pods.support import pod, ref, service, wanted
 
 KUBERNETES = {
     "KUBERNETES_PORT": "tcp://10.96.0.1:443",
@@ -72,6 +72,27 @@ def test_own_variable_wins() -> None:
     names = [variable["name"] for variable in made]
     assert len(set(names)) == len(names)
     assert names[:-2] == sorted(names[:-2])
+
+
+@pytest.mark.parametrize(
+    ("field", "resource"), [("configMapRef", "configmaps"), ("secretRef", "secrets")]
+)
+def test_imported_variable_wins(field: str, resource: str) -> None:
+    """As with a kubelet, what ``envFrom`` brings stands before the service's of that name."""
+    sources = [{field: {"name": "cfg"}}, {field: {"name": "gone", "optional": True}}]
+    prefixed = {field: {"name": "cfg"}, "prefix": "KUBERNETES_"}
+    spec = {
+        "containers": [{"name": "m", "envFrom": sources}, {"name": "p", "envFrom": [prefixed]}],
+        "ephemeralContainers": [{"name": "e", "envFrom": sources}],
+    }
+    world = {
+        ref(Side.VIRTUAL, resource, "cfg", "shop"): {"data": {"KUBERNETES_PORT": "x", "PORT": "y"}}
+    }
+    made = wanted(pod(spec), world=world)["spec"]
+    without = KUBERNETES.keys() - {"KUBERNETES_PORT"}
+    assert [_variables(container).keys() for container in made["containers"]] == [without] * 2
+    later = wanted(pod(spec), pod(), world=world)["spec"]
+    assert _variables(later["ephemeralContainers"][0]).keys() == without
 
 
 def test_every_container_gets_them() -> None:
