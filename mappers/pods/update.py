@@ -1,8 +1,9 @@
 """What changes on a host pod after creation, as Kubernetes permits it.
 
 Images, ``activeDeadlineSeconds``, tolerations (added, never removed), scheduling gates (removed,
-never added), ephemeral containers (added), container and pod resources (cpu and memory, by
-resize), the tenant's own conditions. Everything else of a pod is immutable on both sides.
+never added) and, while there is one, demands on nodes (added to the node selector and the node
+affinity), ephemeral containers (added), container and pod resources (cpu and memory, by resize),
+the tenant's own conditions. Everything else of a pod is immutable on both sides.
 
 Invariants:
 * what the host added (sidecars, tolerations, gates, default resources, conditions) stays;
@@ -21,6 +22,8 @@ from mappers.pods.metadata import SCHEDULING_GATES
 from syncer.types import Context, Object
 
 _RESIZABLE: Final = ("cpu", "memory")
+_REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
 
 
 def update(wanted: Object, host: Object, _ctx: Context) -> Object:
@@ -36,9 +39,11 @@ def update(wanted: Object, host: Object, _ctx: Context) -> Object:
     want, have = wanted["spec"], host["spec"]
     for name in ("containers", "initContainers"):
         _update_containers(want.get(name) or (), have.get(name) or ())
-    _resize(want.get("resources"), have)
+    if "resources" in have:  # a pod made without can't get any, nor can one of an older host
+        _resize(want.get("resources"), have)
     _shorten_deadline(want, have)
     _add_tolerations(want, have)
+    _direct(want, have)
     _remove_gates(want, host)
     _add_ephemeral(want, have)
     gates = [gate["conditionType"] for gate in want.get("readinessGates") or ()]
@@ -104,9 +109,63 @@ def _add_tolerations(wanted: Object, host: Object) -> None:
     given, present = wanted.get("tolerations"), host.get("tolerations") or []
     if not given or given == present:
         return
-    merged = {_toleration_key(toleration): toleration for toleration in present}
-    merged |= {_toleration_key(toleration): toleration for toleration in given}
-    host["tolerations"] = list(merged.values())
+    result = list(present)
+    for toleration in given:
+        if toleration in result:
+            continue
+        key = _toleration_key(toleration)
+        same = [index for index, other in enumerate(result) if _toleration_key(other) == key]
+        if same and result[same[0]] not in given:
+            result[same[0]] = toleration
+        else:
+            result.append(toleration)
+    host["tolerations"] = result
+
+
+def _direct(wanted: Object, host: Object) -> None:
+    """Add the demands on nodes that the tenant added, as long as the host pod has a gate.
+
+    Kubernetes lets them only be added to, and the host's own may be among them.
+    """
+    if not host.get("schedulingGates"):
+        return
+    if given := wanted.get("nodeSelector"):
+        present = host.get("nodeSelector") or {}
+        missing = {key: value for key, value in given.items() if key not in present}
+        if missing:
+            host["nodeSelector"] = {**present, **missing}
+    if affinity := (wanted.get("affinity") or {}).get("nodeAffinity"):
+        present = (host.get("affinity") or {}).get("nodeAffinity") or {}
+        merged = _node_affinity(affinity, present)
+        if merged != present:
+            host["affinity"] = {**(host.get("affinity") or {}), "nodeAffinity": merged}
+
+
+def _node_affinity(wanted: Object, present: Object) -> Object:
+    """Add to a host pod's ``nodeAffinity`` what the tenant's has more."""
+    result = dict(present)
+    if preferred := wanted.get(_PREFERRED):
+        before = present.get(_PREFERRED) or []
+        result[_PREFERRED] = [*before, *(term for term in preferred if term not in before)]
+    if required := wanted.get(_REQUIRED):
+        terms = (present.get(_REQUIRED) or {}).get("nodeSelectorTerms") or []
+        asked = required.get("nodeSelectorTerms") or []
+        if not terms:
+            result[_REQUIRED] = required
+        elif len(terms) == len(asked):
+            pairs = zip(terms, asked, strict=True)
+            result[_REQUIRED] = {"nodeSelectorTerms": [_node_term(*pair) for pair in pairs]}
+    return result
+
+
+def _node_term(present: Object, asked: Object) -> Object:
+    """Add to a node selector term the demands that it lacks."""
+    result = dict(present)
+    for field in ("matchExpressions", "matchFields"):
+        before = present.get(field) or []
+        if missing := [demand for demand in asked.get(field) or () if demand not in before]:
+            result[field] = [*before, *missing]
+    return result
 
 
 def _remove_gates(wanted: Object, host: Object) -> None:

@@ -28,6 +28,29 @@ def _changed(before: Object, after: Object, host: Object | None = None) -> tuple
     return base, updated(pod(after), copy(base))
 
 
+def _toleration(key: str, seconds: int | None = None) -> Object:
+    base = {"key": key, "operator": "Exists", "effect": "NoExecute"}
+    return base if seconds is None else {**base, "tolerationSeconds": seconds}
+
+
+GATED: Object = {"schedulingGates": [{"name": "tenant.io/wait"}]}
+IN_A, IN_B, IN_C = (
+    {"key": "zone", "operator": "NotIn", "values": [value]} for value in ("a", "b", "c")
+)
+
+
+def _node_affinity(terms: list[list[Object]]) -> Object:
+    """Give an ``affinity`` whose required node selector has these terms."""
+    required = {"nodeSelectorTerms": [{"matchExpressions": term} for term in terms]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+
+
+def _preferred(*demands: Object) -> Object:
+    """Give an ``affinity`` that prefers nodes."""
+    terms = [{"weight": 1, "preference": {"matchExpressions": [demand]}} for demand in demands]
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
 FULL = {
     "activeDeadlineSeconds": 60,
     "tolerations": [{"key": "a", "operator": "Exists"}],
@@ -59,6 +82,21 @@ NOOPS: dict[str, tuple[Object, Object]] = {
         {"containers": [_container(resources={"requests": {"cpu": "1", "memory": "1Gi"}})]},
     ),
     "host's shorter deadline": ({"activeDeadlineSeconds": 60}, {"activeDeadlineSeconds": 30}),
+    "same toleration twice, beside the host's": (
+        {"tolerations": [_toleration("t", 3), _toleration("t", 9)]},
+        {"tolerations": [_toleration("t", 3), _toleration("t", 9), _toleration("h")]},
+    ),
+    "gated, with the host's demands on nodes": (
+        {**GATED, "nodeSelector": {"a": "1"}, "affinity": _node_affinity([[IN_A], [IN_B]])},
+        {
+            "nodeSelector": {"a": "1", "host": "1"},
+            "affinity": _node_affinity([[IN_A, IN_C], [IN_B]]),
+        },
+    ),
+    "demands on nodes without a gate": (
+        {"nodeSelector": {"a": "1"}, "affinity": _node_affinity([[IN_A]])},
+        {"nodeSelector": {}, "affinity": {}},
+    ),
     "host's node": ({}, {"nodeName": "node-1", "priority": 7, "preemptionPolicy": "Never"}),
 }
 
@@ -68,6 +106,30 @@ def test_nothing_changes_on_an_unchanged_pair(spec: Object, host: Object) -> Non
     """After the creation, and beside what the host added, there is nothing to write."""
     before, after = _changed(spec, spec, host)
     assert after == before
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "expected"),
+    [
+        ({}, _node_affinity([[IN_A]]), _node_affinity([[IN_A]])),
+        (_node_affinity([[IN_A]]), _node_affinity([[IN_A, IN_B]]), _node_affinity([[IN_A, IN_B]])),
+        (_node_affinity([[IN_A]]), _node_affinity([[IN_A], [IN_B]]), _node_affinity([[IN_A]])),
+        ({}, _preferred(IN_A), _preferred(IN_A)),
+        (_preferred(IN_A), _preferred(IN_A, IN_B), _preferred(IN_A, IN_B)),
+        (_node_affinity([[IN_A]]), {}, _node_affinity([[IN_A]])),
+    ],
+    ids=["first", "one more", "other terms never", "preferred", "preferred more", "none removed"],
+)
+def test_a_gated_pod_is_directed(present: Object, asked: Object, expected: Object) -> None:
+    """What the tenant demands of nodes before it opens the gate holds on the host."""
+    pods: Object = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    before = {**GATED, "nodeSelector": {"a": "1"}, "affinity": present | pods}
+    after = {"nodeSelector": {"a": "1", "b": "2"}, "affinity": asked | pods}
+    made = _changed(before, after)[1]["spec"]
+    assert made["nodeSelector"] == {"a": "1", "b": "2"}
+    assert made["affinity"].get("nodeAffinity") == expected.get("nodeAffinity")
+    assert "podAntiAffinity" in made["affinity"]
+    assert "schedulingGates" not in made
 
 
 @given(
@@ -120,11 +182,6 @@ def test_image_follows_by_name(containers: str) -> None:
 def test_deadline(before: Object, after: Object, expected: int) -> None:
     """A deadline may be set and shortened, as on any API server."""
     assert _changed(before, after)[1]["spec"]["activeDeadlineSeconds"] == expected
-
-
-def _toleration(key: str, seconds: int | None = None) -> Object:
-    base = {"key": key, "operator": "Exists", "effect": "NoExecute"}
-    return base if seconds is None else {**base, "tolerationSeconds": seconds}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +256,14 @@ def test_resize_follows_the_tenant(place: str) -> None:
         "requests": {"cpu": "2", "example.com/gpu": "1", "memory": "9"},
         "limits": {"memory": "1Gi"},
     }
+
+
+def test_pod_resources_that_the_host_dropped_stay_dropped() -> None:
+    """A host older than pod-level resources is not asked for them again and again."""
+    virtual = pod({"resources": {"limits": {"cpu": "2"}}})
+    host = on_host(virtual)
+    del host["spec"]["resources"]
+    assert updated(virtual, copy(host)) == host
 
 
 def _condition(kind: str, status: str = "True", **fields: Any) -> Object:
