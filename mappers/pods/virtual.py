@@ -5,7 +5,8 @@ Invariants:
   deleted by the virtual cluster's garbage collector);
 * the status shows the tenant's containers, images, volumes and names only, and the address of
   the virtual Node instead of the host's;
-* a status that differs in times of conditions only is the same: nothing is written.
+* a status that differs in times of conditions only is the same: nothing is written;
+* fields that the virtual API server is too old to keep are not sent, again and again.
 
 Source: vcluster v0.16.4 ``pods/syncer.go``, v0.19 (addresses of fake nodes); Kubernetes API
     reference, PodStatus; kubernetes/kubernetes ``status.qosClass`` (immutable).
@@ -13,7 +14,9 @@ Source: vcluster v0.16.4 ``pods/syncer.go``, v0.19 (addresses of fake nodes); Ku
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from mappers.pods import conditions
@@ -60,6 +63,25 @@ DROPPED: Final = frozenset(
     }
 )
 """Status fields about the host's device claims."""
+
+_STATUS_SINCE: Final = {"allocatedResources": 36, "observedGeneration": 34, "resources": 36}
+_CONDITION_SINCE: Final = {"observedGeneration": 34}
+_CONTAINER_SINCE: Final = {
+    "allocatedResources": 33,
+    "allocatedResourcesStatus": 36,
+    "resources": 33,
+    "user": 33,
+}
+"""Fields of a status, its conditions and its containers, by the minor version of Kubernetes 1
+since which API servers keep them (unless set up otherwise): those of the oldest supported on."""
+
+_BY_RUNTIME: Final = frozenset({"ContainerCannotRun", "StartError"})
+"""Reasons of a termination whose message is the container runtime's, not the container's."""
+
+_KEEPS_ALL: Final = max(
+    *_STATUS_SINCE.values(), *_CONDITION_SINCE.values(), *_CONTAINER_SINCE.values()
+)
+_VERSION: Final = re.compile(r"v1\.(\d+)")
 
 _STATUSES: Final = (
     ("initContainerStatuses", "initContainers"),
@@ -130,7 +152,37 @@ def virtual_status(virtual: Object, host: Object, node: Object | None, ctx: Cont
                 status[statuses] = shown
     _add_host_address(status, given, node)
     generation.translate(given, status, before)
+    _drop_unkept(status, _minor(ctx.server_version))
     return status
+
+
+@lru_cache(maxsize=16)
+def _minor(version: str) -> int | None:
+    """Give the minor version of a server of Kubernetes 1; ``None`` when it isn't known."""
+    match = _VERSION.match(version)
+    return int(match[1]) if match else None
+
+
+def _drop_unkept(status: Object, minor: int | None) -> None:
+    """Drop what a virtual API server of that version would drop.
+
+    Source: Kubernetes ``pkg/api/pod.dropDisabledPodStatusFields`` and
+    ``pkg/features/kube_features.go`` (1.36).
+    """
+    if minor is None or minor >= _KEEPS_ALL:
+        return
+    for name in _unkept(_STATUS_SINCE, minor) & status.keys():
+        del status[name]
+    in_containers = ((statuses, _CONTAINER_SINCE) for statuses, _ in _STATUSES)
+    for field, since in (("conditions", _CONDITION_SINCE), *in_containers):
+        if (items := status.get(field)) and (unkept := _unkept(since, minor)):
+            status[field] = [
+                {key: value for key, value in item.items() if key not in unkept} for item in items
+            ]
+
+
+def _unkept(since: Mapping[str, int], minor: int) -> frozenset[str]:
+    return frozenset(name for name, first in since.items() if minor < first)
 
 
 def _add_conditions(
@@ -177,10 +229,12 @@ def _container_status(
         if len(shown) != len(mounts):
             changed["volumeMounts"] = shown
     for key in ("state", "lastState"):
-        waiting = (given.get(key) or {}).get("waiting")
-        if waiting and waiting.get("message"):
-            text = clean(waiting["message"])
-            changed[key] = {**given[key], "waiting": {**waiting, "message": text}}
+        for name, state in (given.get(key) or {}).items():
+            if not (state or {}).get("message"):
+                continue
+            if name == "waiting" or state.get("reason") in _BY_RUNTIME:
+                text = clean(state["message"])
+                changed[key] = {**given[key], name: {**state, "message": text}}
     return {**given, **changed} if changed else given
 
 

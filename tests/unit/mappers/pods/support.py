@@ -78,6 +78,7 @@ def context(
     found: Mapping[str, Sequence[Object]] | None = None,
     synced: Mapping[str, Resource] | None = None,
     names: Names = NAMES,
+    server_version: str = "",
     **settings: Any,
 ) -> Context:
     """Give the context that the engine would: exactly what ``related`` declares."""
@@ -91,7 +92,9 @@ def context(
             objects[need] = everything.get(need)
         else:
             queries[need] = (found or {}).get(need.resource, ())
-    return Context(names, bare.settings, bare.synced, objects, queries)
+    return Context(
+        names, bare.settings, bare.synced, objects, queries, server_version=server_version
+    )
 
 
 def wanted(virtual: Object, host: Object | None = None, **rest: Any) -> Object:

@@ -191,7 +191,35 @@ def test_resize_comes_back() -> None:
     assert status["resize"] == "InProgress"
 
 
-@pytest.mark.parametrize("where", ["message", "condition", "waiting"])
+OF_1_36 = {"allocatedResourcesStatus": [], "user": {}, "resources": {}, "allocatedResources": {}}
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "container"),
+    [
+        ("", {"resources", "allocatedResources", "observedGeneration"}, OF_1_36.keys()),
+        ("v0.0.0-master", {"resources", "allocatedResources", "observedGeneration"}, OF_1_36),
+        ("v1.36.3", {"resources", "allocatedResources", "observedGeneration"}, OF_1_36),
+        ("v1.35.0+k3s1", {"observedGeneration"}, {"user", "resources", "allocatedResources"}),
+        ("v1.33.9", set(), {"user", "resources", "allocatedResources"}),
+        ("v1.32.1", set(), set()),
+    ],
+)
+def test_an_older_server_is_sent_what_it_keeps(version: str, status: Any, container: Any) -> None:
+    """Fields that the virtual server would drop are no difference to write again and again."""
+    fields = {"resources": {}, "allocatedResources": {}, "observedGeneration": 1}
+    conditions = [_condition("Ready", observedGeneration=1)]
+    shown = [{"name": "main", **OF_1_36}]
+    made = _status(
+        _host({**fields, "conditions": conditions, "containerStatuses": shown}),
+        server_version=version,
+    )
+    assert made.keys() & fields.keys() == status
+    assert made["containerStatuses"][0].keys() - {"name"} == set(container)
+    assert ("observedGeneration" in made["conditions"][0]) is ("observedGeneration" in status)
+
+
+@pytest.mark.parametrize("where", ["message", "condition", "waiting", "not started"])
 def test_messages_are_in_the_tenants_names(where: str) -> None:
     """Messages of the host's components name the tenant's objects."""
     name, secret = host_name("web"), host_name("token")
@@ -201,6 +229,14 @@ def test_messages_are_in_the_tenants_names(where: str) -> None:
         "condition": {"conditions": [_condition("Ready", "False", message=text)]},
         "waiting": {
             "containerStatuses": [{"name": "main", "state": {"waiting": {"message": text}}}]
+        },
+        "not started": {
+            "containerStatuses": [
+                {
+                    "name": "main",
+                    "lastState": {"terminated": {"reason": "StartError", "message": text}},
+                }
+            ]
         },
     }
     shown = str(_status(_host(changes[where])))
