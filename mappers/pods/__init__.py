@@ -13,14 +13,19 @@ Rewritten: names of config maps, secrets, claims (of generic ephemeral volumes t
     service account and priority class; enforced tolerations and node labels
     (:mod:`~mappers.pods.placement`).
 
-Changed later: see :mod:`~mappers.pods.update`.
+Changed later: labels and annotations, images, ``activeDeadlineSeconds`` (set or shortened),
+    tolerations (added), scheduling gates (removed) and, while there is one, demands on nodes
+    (added), resources of containers and of the pod (cpu and memory, by resize), every ephemeral
+    container, the tenant's own conditions (:mod:`~mappers.pods.update`).
 
-Read back: node (by Binding), status and conditions, see :mod:`~mappers.pods.virtual`; the
-    tenant's own conditions go to the host.
+Read back: node (by Binding), phase, conditions that Kubernetes sets, addresses, start time,
+    statuses of the tenant's containers (:mod:`~mappers.pods.virtual`).
 
-Never copied: fields not listed in :mod:`~mappers.pods.fields`, the tenant's owners, finalizers
-    and marks, the host's service-account tokens. Refused: resource claims, pod certificates,
-    cluster trust bundles and unknown volumes.
+Never copied: ``subdomain`` (written into the pod's hosts file instead), ``priorityClassName``
+    while classes are not synced (with an event), ``automountServiceAccountToken`` and service
+    links, which are off on the host; fields that :mod:`~mappers.pods.fields` doesn't list; the
+    tenant's owners, finalizers and marks. Refused: resource claims, pod certificates, cluster
+    trust bundles and unknown volumes.
 
 Source: vcluster v0.16.4 ``pkg/controllers/resources/pods``; Kubernetes API reference, Pod v1.
 """
