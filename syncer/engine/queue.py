@@ -243,18 +243,23 @@ class WorkQueue(Generic[T]):
         """Say whether an item has a delay to run out, whoever asked for it."""
         return item in self._delayed
 
-    def retry(self, item: T) -> float:
+    def retry(self, item: T, cap: float | None = None) -> float:
         """Queue a failed item again after its backoff, at the level it was handed out with.
 
         The delay doubles with each failure from ``base`` to ``cap`` and is then shortened by
         up to a half at random, so that what failed together doesn't come back together.
 
+        Args:
+            item: what failed.
+            cap: a lower cap for this time, in seconds; ``None``: the queue's.
+
         Returns:
-            The delay in seconds, between ``base`` and ``cap``.
+            The delay in seconds, between ``base`` and the cap.
         """
         failures = self._failures.get(item, 0)
         self._failures[item] = failures + 1
-        full = min(self._cap, self._base * 2.0 ** min(failures, MAX_DOUBLINGS))
+        most = self._cap if cap is None else min(cap, self._cap)
+        full = min(most, self._base * 2.0 ** min(failures, MAX_DOUBLINGS))
         delay = max(self._base, full * (0.5 + 0.5 * self._random()))
         self.add_after(item, delay, low=self._processing.get(item, False))
         return delay

@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -22,19 +21,19 @@ from syncer import ownership
 from syncer.engine.gate import Gate, GateClosedError
 from syncer.engine.patch import is_stale, make_patch
 from syncer.engine.plan import Action, Create, Delete, Pair, Post, Tell, Update, Wait, plan
+from syncer.engine.progress import Progress, StuckError
 from syncer.engine.queue import QueueClosed, WorkQueue
 from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.recorder import EventRecorder
 from syncer.naming import Names, hide_host_names
-from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side
+from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side, key_of
 
-REPEATS: Final = 2
-"""How often the same patches are sent before it is taken that the server will not have them."""
-STUCK_SECONDS: Final = (5.0, 300.0)
-"""Then they are sent again only after pauses that double from the first to the second."""
+PASSING_SECONDS: Final = 15.0
+"""Longest pause after troubles of a whole server, which end for all objects at once."""
 _REMEMBERED: Final = 4096
+_LEAVING: Final = ("deletionTimestamp", "deletionGracePeriodSeconds", "finalizers")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("reconcile")
 
@@ -67,27 +66,6 @@ class Confirm(Protocol):
 
     async def __call__(self, side: Side) -> bool:
         """Ask the live server."""
-
-
-class StuckError(Exception):
-    """The server alters what is written, so writing it again would go on for ever.
-
-    Attributes:
-        seconds: when it may be tried again.
-    """
-
-    def __init__(self, message: str, seconds: float) -> None:
-        super().__init__(message)
-        self.seconds = seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Repeat:
-    """Patches that were sent, and answered with success, ``count`` times, last at ``time``."""
-
-    digest: int
-    count: int
-    time: float
 
 
 class NotConfirmedError(Exception):
@@ -152,7 +130,7 @@ class Reconciler:
             kind.resource.full_name: kind.resource for kind in kinds.values()
         }
         self._seen: dict[Item, float] = {}
-        self._repeats: dict[Item, _Repeat] = {}
+        self._progress = Progress(clock)
         self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
 
     def enqueue(self, item: Item, low: bool = False) -> None:
@@ -174,6 +152,9 @@ class Reconciler:
                 return
             try:
                 await self._work_on(item)
+            except Exception:  # while another error was told: no object's trouble ends a worker
+                log.exception("reconcile failed", **_fields(item))
+                self._queue.retry(item)
             finally:
                 self._queue.done(item)
 
@@ -182,6 +163,7 @@ class Reconciler:
         direction = kind.direction.value
         if not self._ready(kind):
             self._queue.forget(item)
+            self._seen.pop(item, None)
             return
         try:
             result = await self._reconcile(kind, item)
@@ -191,13 +173,13 @@ class Reconciler:
         except (NotConfirmedError, TransportError) as error:
             result = "retry"
             self._log("info", item, error)
-            self._queue.retry(item)
+            self._queue.retry(item, PASSING_SECONDS)
         except ApiError as error:
             result = self._refused(kind, item, error)
             if result == "dropped":
                 self._queue.forget(item)
             else:
-                self._queue.retry(item)
+                self._queue.retry(item, PASSING_SECONDS if result == "retry" else None)
         except StuckError as error:
             result = "error"
             self._log("warning", item, error)
@@ -240,7 +222,7 @@ class Reconciler:
         settled = kind.direction is Direction.TO_VIRTUAL and virtual is not None
         needs: list[Ref] = [*ctx.objects, *(ref for ref in waits if ref)]
         self._view.looked_at(item, () if source is None or settled else needs)
-        digest = self._check_progress(item, actions)
+        digest = self._progress.check(item, actions)
         wrote, refusal = False, None
         for action in actions:
             try:
@@ -250,53 +232,16 @@ class Reconciler:
                     raise
                 refusal = refusal or error  # what comes back, and tokens, don't wait for it
         if refusal is None:
-            self._note_progress(item, digest)
+            self._progress.sent(item, digest)
         self._tell(kind, item, _notices(actions))
         attendant = self._attendants.get(kind.name)
-        if attendant and virtual and host and "deletionTimestamp" not in virtual["metadata"]:
+        if attendant and virtual and host and _lives(virtual, host):
             await attendant.attend(virtual, host, item)
         if refusal is not None:
             raise refusal
         if None in waits:
             return "waiting"
         return "written" if wrote else "unchanged"
-
-    def _check_progress(self, item: Item, actions: Sequence[Action]) -> int | None:
-        """Refuse to send the same patches for ever.
-
-        Returns:
-            What to remember the patches by when they have been sent; ``None``: there are none.
-
-        Raises:
-            StuckError: they were sent before, answered with success, and are wanted still.
-        """
-        updates = [action for action in actions if isinstance(action, Update)]
-        if not updates:
-            return None
-        digest = hash(tuple((update.side, update.patch.digest) for update in updates))
-        before = self._repeats.get(item)
-        if before is None or before.digest != digest or before.count < REPEATS:
-            return digest
-        first, most = STUCK_SECONDS
-        pause = min(most, first * 2.0 ** min(before.count - REPEATS, 16))
-        left = before.time + pause - self._clock()
-        if left <= 0:
-            return digest
-        fields = sorted({name for update in updates for name in update.patch.fields})
-        raise StuckError(
-            f"the API server does not keep what is written to {', '.join(fields)}; "
-            "another controller or a webhook may be changing it back",
-            left,
-        )
-
-    def _note_progress(self, item: Item, digest: int | None) -> None:
-        """Remember patches that were sent; a pass without any proves that the last ones held."""
-        if digest is None:
-            self._repeats.pop(item, None)
-            return
-        before = self._repeats.get(item)
-        count = before.count if before is not None and before.digest == digest else 0
-        self._repeats[item] = _Repeat(digest, count + 1, self._clock())
 
     async def _carry_out(
         self,
@@ -312,7 +257,7 @@ class Reconciler:
             case Create(side=Side.HOST):
                 await self._create_on_host(kind, pair, ctx, action)
             case Create():
-                await self._writers[action.side].create(kind.resource, action.wanted)
+                await self._create_on_virtual(kind, action)
             case Update():
                 if action.confirm:
                     await self._confirm_gone(kind, pair, action.side)
@@ -355,6 +300,24 @@ class Reconciler:
                 raise
             await writer.create(kind.resource, second)
 
+    async def _create_on_virtual(self, kind: Kind, action: Create) -> None:
+        """Create; an object that the store did not know of is taken into it instead.
+
+        Raises:
+            NotConfirmedError: there is such an object.
+        """
+        try:
+            await self._writers[Side.VIRTUAL].create(kind.resource, action.wanted)
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            key = key_of(action.wanted)
+            live = await self._writers[Side.VIRTUAL].get(kind.resource, key)
+            if live is not None:
+                self._view.store(Side.VIRTUAL, kind.resource.full_name).apply(live, live=True)
+                self._relist(Side.VIRTUAL, kind.resource.full_name)
+            raise NotConfirmedError(f"{kind.resource.kind} {key} was already there") from error
+
     async def _adopt(self, kind: Kind, pair: Pair, ctx: Any, error: ApiError) -> None:
         """The wanted name is taken: by our own copy that the store did not know of, or not.
 
@@ -387,7 +350,11 @@ class Reconciler:
         if action.identity:
             await self._confirm_identity(other)
         resource = self._resources[action.resource] if action.resource else kind.resource
-        await self._writers[action.side].delete(resource, action.key, action.uid, action.grace)
+        writer = self._writers[action.side]
+        left = await writer.delete(resource, action.key, action.uid, action.grace)
+        grace = left.get("deletionGracePeriodSeconds") if left is not None else action.grace
+        if kind.quiet and grace != action.grace:
+            self.enqueue(Item(kind.name, pair.key))  # somebody else's deletion came before
 
     async def _confirm_gone(self, kind: Kind, pair: Pair, side: Side) -> None:
         """Make sure that the other side of ``side`` has lost what a write there reports as lost.
@@ -514,8 +481,16 @@ def _says(answer: Object, target: Object) -> bool:
     Others' changes that the answer holds come no more as news: the store is past them.
     """
     theirs, ours = answer["metadata"], target["metadata"]
-    same = all(theirs.get(name) == ours.get(name) for name in ("deletionTimestamp", "finalizers"))
+    same = all(theirs.get(name) == ours.get(name) for name in _LEAVING)
     return same and make_patch(answer, target) is None
+
+
+def _lives(virtual: Object, host: Object) -> bool:
+    """Say whether a host copy is to be kept up: its very virtual object is there and stays."""
+    metadata = virtual["metadata"]
+    if "deletionTimestamp" in metadata:
+        return False
+    return ownership.virtual_uid(host) in (None, metadata["uid"])
 
 
 def _notices(actions: Sequence[Action]) -> list[Notice]:

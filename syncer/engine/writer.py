@@ -99,7 +99,7 @@ class Writer:
 
     async def delete(
         self, resource: Resource, key: Key, uid: str, grace: int | None = None
-    ) -> None:
+    ) -> Object | None:
         """Delete exactly the object with that UID.
 
         Args:
@@ -107,6 +107,9 @@ class Writer:
             key: its key.
             uid: precondition.
             grace: ``gracePeriodSeconds``; ``None`` leaves it to the server.
+
+        Returns:
+            The object's metadata as the server says it while it is leaving; ``None``: it is gone.
 
         Raises:
             ApiError, TransportError, GateClosedError; an object already gone is no error.
@@ -119,10 +122,13 @@ class Writer:
         except ApiError as error:
             if not error.not_found:
                 raise
-            return
+            return None
         obj = orjson.loads(answer)
-        if obj.get("kind") != "Status" and "deletionTimestamp" in obj.get("metadata", {}):
-            self._keep(resource, obj)
+        metadata: Object = obj.get("metadata", {})
+        if obj.get("kind") == "Status" or "deletionTimestamp" not in metadata:
+            return None
+        self._keep(resource, obj)
+        return metadata
 
     async def get(self, resource: Resource, key: Key) -> Object | None:
         """Read an object live.

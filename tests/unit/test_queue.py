@@ -255,6 +255,13 @@ def test_backoff_doubles_to_the_cap(queue: WorkQueue[str]) -> None:
     assert queue.failures("a/1") == 100
 
 
+def test_a_retry_may_have_a_lower_cap_of_its_own(queue: WorkQueue[str]) -> None:
+    """What failed for a reason that soon ends for all is not left waiting for the queue's cap."""
+    delays = [queue.retry("a/1", 1.0) for _ in range(20)]
+    assert max(delays) == 1.0
+    assert queue.retry("a/1") > 1.0
+
+
 def test_jitter_shortens_within_bounds(clock: Clock) -> None:
     """The random part takes up to half of the delay, never going below the base."""
     queue: WorkQueue[str] = WorkQueue(group=group, clock=clock, random=lambda: 0.0)

@@ -1,0 +1,119 @@
+"""Writes that don't last are sent less and less often; writes that do are never held up."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncer.engine.patch import make_patch
+from syncer.engine.plan import Action, Update
+from syncer.engine.progress import REMEMBERED, Progress, StuckError
+from syncer.engine.view import Item
+from syncer.types import Key, Object, Side
+
+ITEM = Item("things", Key("default", "web"))
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Give the time."""
+        return self.now
+
+
+class World:
+    """What is written to one object, over time."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.progress = Progress(self.clock)
+
+    def write(self, *actions: Action, item: Item = ITEM) -> bool:
+        """Carry out a pass; give whether its patches went."""
+        try:
+            self.progress.sent(item, self.progress.check(item, actions))
+        except StuckError:
+            return False
+        return True
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def update(size: int, uid: str = "h1") -> Update:
+    actual: Object = {"metadata": {"uid": uid}, "spec": {"size": 0}}
+    wanted: Object = {**actual, "spec": {"size": size}}
+    patch = make_patch(actual, wanted)
+    assert patch is not None
+    return Update(Side.HOST, ITEM.key, patch, wanted)
+
+
+def test_different_patches_go_at_once(world: World) -> None:
+    """However quickly an object changes, and back again, each change is written."""
+    assert all(world.write(update(1 + turn % 2)) for turn in range(50))
+
+
+def test_the_same_patch_goes_twice_then_waits(world: World) -> None:
+    """A server that alters what is sent gets two writes, then pauses that double."""
+    assert world.write(update(1))
+    assert world.write(update(1))
+    with pytest.raises(StuckError, match=r"does not keep what is written to spec\.size") as stuck:
+        world.progress.check(ITEM, [update(1)])
+    assert stuck.value.seconds == 5.0
+    world.clock.now += 5.0
+    assert world.write(update(1))
+    world.clock.now += 9.9
+    assert not world.write(update(1))
+    world.clock.now += 0.5
+    assert world.write(update(1))
+
+
+def test_a_pass_in_which_all_looks_well_proves_nothing_yet(world: World) -> None:
+    """Another controller that changes it back a moment later is not fought without pauses."""
+    writes = 0
+    for _ in range(1000):
+        writes += world.write(update(1))
+        world.clock.now += 0.005
+        assert world.write()
+        world.clock.now += 0.005
+    assert writes == 3
+
+
+def test_pauses_have_an_upper_end(world: World) -> None:
+    """A fight that never ends costs a write in five minutes."""
+    times = []
+    while world.clock.now < 5000:
+        if world.write(update(1)):
+            times.append(world.clock.now)
+        world.clock.now += 1.0
+    assert times[-1] - times[-2] == 300.0
+
+
+def test_what_held_for_a_while_begins_anew(world: World) -> None:
+    """The same correction now and then is no fight, with or without a pass in between."""
+    for turn in range(20):
+        assert world.write(update(1))
+        if turn % 2:
+            assert world.write()
+        world.clock.now += 10.0
+
+
+def test_an_object_made_again_begins_anew(world: World) -> None:
+    """The same patch of another object under the same name is another patch."""
+    assert all(world.write(update(1, uid=f"h{turn}")) for turn in range(10))
+
+
+def test_items_that_settled_are_forgotten(world: World) -> None:
+    """What is remembered is bounded, and dropped by a pass without patches after a while."""
+    world.write(update(1))
+    world.clock.now += 100.0
+    world.write()
+    assert not world.progress._repeats
+    for number in range(REMEMBERED + 10):
+        world.write(update(1), item=Item("things", Key("default", str(number))))
+    assert len(world.progress._repeats) == REMEMBERED
