@@ -280,7 +280,8 @@ class App:
             return
         key = Key(self._settings.current_namespace, self._settings.service_name)
         before = self._view.owner
-        if change.new is None:
+        service = self._view.store(Side.HOST, OWN_SERVICE).get(change.key)
+        if change.new is None or service is None or "deletionTimestamp" in service["metadata"]:
             self._gate.close(
                 "owner",
                 f"the owner Service {key} is gone; nothing is written until it is there again "
@@ -315,11 +316,14 @@ class App:
 
     def _host_lost(self) -> bool:
         """See :func:`host_lost`."""
-        copies = sum(
-            len(self._view.store(Side.HOST, kind.resource.full_name))
+        copied = [
+            (Side.HOST, kind.resource.full_name)
             for kind in self._kinds.values()
             if kind.direction is Direction.TO_HOST
-        )
+        ]
+        if not all(self._informers[at].synced for at in copied):
+            return False  # refused for want of rights: nothing is known of it
+        copies = sum(len(self._view.stores[at]) for at in copied)
         if copies or "pods" not in self._kinds:
             return False
         pods = self._view.store(Side.VIRTUAL, "pods")
@@ -441,9 +445,11 @@ class App:
             await self._judge.wait()
             self._judge.clear()
             try:
-                await self._guard.start()
+                judged = await self._guard.start()
             except (ApiError, TransportError) as error:
                 log.warning("can't judge the clusters yet", reason=str(error))
+                judged = False
+            if not judged:
                 self._judge.set()
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -451,7 +457,7 @@ class App:
         """Let the writes under way finish; begin no others."""
         log.info("stopping", in_work=self._queue.processing)
         self._queue.close()
-        if self._workers:
+        if self._queue.processing:  # else the workers may all wait at a closed gate
             await asyncio.wait(self._workers, timeout=DRAIN_SECONDS)
 
     def _serve(self) -> AbstractAsyncContextManager[None]:

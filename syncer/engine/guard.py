@@ -57,7 +57,7 @@ class State:
         version = data.get("virtual-version", "")
         return cls(
             uid=data.get("virtual-uid", ""),
-            version=int(version) if version.isdigit() else 0,
+            version=int(version) if version.isdecimal() else 0,
             accept=data.get("accept", ""),
         )
 
@@ -176,24 +176,30 @@ class Guard:
 
     # -- at start, and when an operator has spoken ----------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self) -> bool:
         """Judge the pair, record it, and open or close the gate.
+
+        Returns:
+            Whether it could be judged; an API server that has just started has no namespaces for
+            a moment: ask again.
 
         Raises:
             ApiError, TransportError: a server could not be asked; ask again.
         """
         kube_system = await self._get(self._virtual, NAMESPACES, Key("", "kube-system"))
         if kube_system is None:
-            self._refuse("the virtual cluster has no namespace kube-system (yet)")
-            return
+            reason = "the virtual cluster has no namespace kube-system yet"
+            self._gate.close(self.HOLDER, reason)
+            log.warning("can't judge the clusters yet", reason=reason)
+            return False
         uid: str = kube_system["metadata"]["uid"]
         config_map = await self._get(self._host, CONFIG_MAPS, self._key)
         recorded = State.read(config_map) if config_map else None
         version = self._version()
-        reason = judge(recorded, uid, version, host_lost=self._host_lost(), how=self._how(uid))
-        if reason is not None:
-            self._refuse(reason)
-            return
+        refused = judge(recorded, uid, version, host_lost=self._host_lost(), how=self._how(uid))
+        if refused is not None:
+            self._refuse(refused)
+            return True
         self._uid = uid
         if self._owner is not None:
             service = await self._get(self._host, SERVICES, self._owner)
@@ -209,6 +215,7 @@ class Guard:
         if accepted:
             log.warning("accepted by the operator", uid=uid)
             self._accepted()
+        return True
 
     def changed(self, config_map: Object | None) -> bool:
         """Say whether the ConfigMap now tells us to judge anew (an operator's ``accept``)."""

@@ -71,6 +71,7 @@ def test_a_host_is_lost_when_nothing_of_ours_is_left(
         pytest.param(None, State("", 0), id="no data"),
         pytest.param({"virtual-uid": "u", "virtual-version": "7"}, State("u", 7), id="record"),
         pytest.param({"virtual-version": "-x"}, State("", 0), id="odd version"),
+        pytest.param({"virtual-version": "2²"}, State("", 0), id="digits that are no number"),
         pytest.param({"accept": "u"}, State("", 0, "u"), id="only an acceptance"),
     ],
 )
