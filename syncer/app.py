@@ -49,6 +49,8 @@ REFUSED_SECONDS: Final = 30.0
 """How long credentials may be refused at start before the process gives up."""
 RETRY_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 4.0
+OWNER_SECONDS: Final = 10.0
+"""How often a missing owner Service is looked for; its watch tells sooner that it was made."""
 OWN_STATE: Final = "own-state"
 GC_THRESHOLD: Final = (20_000, 20, 20)
 """Decoded objects have no cycles: the collector finds nothing, so it need not look often."""
@@ -374,6 +376,7 @@ class App:
                 tasks.create_task(self._becomes_ready(kind))
             tasks.create_task(self._keep_judging())
             tasks.create_task(self._guard.run())
+            tasks.create_task(self._look_for_owner())
             gc.collect()
             gc.freeze()  # what is here now stays; full collections need not look at it again
             gc.set_threshold(*GC_THRESHOLD)
@@ -452,6 +455,13 @@ class App:
             if not judged:
                 self._judge.set()
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _look_for_owner(self) -> None:
+        """List the owner Service anew while it is said to be gone: the list may have been wrong."""
+        while True:
+            await asyncio.sleep(OWNER_SECONDS)
+            if "owner" in self._gate.reasons:
+                self._informers[Side.HOST, OWN_SERVICE].relist()
 
     async def _drain(self) -> None:
         """Let the writes under way finish; begin no others."""

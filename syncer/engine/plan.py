@@ -29,6 +29,7 @@ from syncer.types import (
     Object,
     OnHostGone,
     Part,
+    Query,
     Refused,
     Side,
     Skip,
@@ -90,6 +91,8 @@ class Delete:
         identity: deletes on the strength of what the other side lost: be sure first that it is
             still the same cluster, neither reset nor restored nor giving up our objects.
         resource: full name of another resource than the kind's (a child), or ``""``.
+        based_on: deletes because these queries find too little: be sure first that what they look
+            through lacks nothing.
     """
 
     side: Side
@@ -100,6 +103,7 @@ class Delete:
     confirm: bool = False
     identity: bool = False
     resource: str = ""
+    based_on: tuple[Query, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +269,8 @@ def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
         return actions + _back(kind, pair, virtual, host, ctx)
     wanted = _wanted(kind, virtual, ctx)
     if isinstance(wanted, Skip):
-        return [_delete_host(pair, host, wanted.reason, identity=True)]
+        unused = _delete_host(pair, host, wanted.reason, identity=True)
+        return [replace(unused, based_on=tuple(ctx.queries))]
     if not isinstance(wanted, dict):
         return [*_unwilling(wanted), *_back(kind, pair, virtual, host, ctx)]
     ownership.stamp(wanted, virtual, ctx.names, pair.owner)
@@ -375,7 +380,8 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         case Skip():
             if actual is None:
                 return []
-            return [_delete_virtual(pair, actual, answer.reason, identity=True)]
+            unused = _delete_virtual(pair, actual, answer.reason, identity=True)
+            return [replace(unused, based_on=tuple(ctx.queries))]
         case _ if actual is None:
             return [Create(Side.VIRTUAL, answer)]
         case _:

@@ -28,7 +28,7 @@ from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.recorder import EventRecorder
 from syncer.naming import Names, hide_host_names
-from syncer.types import Direction, Key, Kind, Notice, Object, Ref, Resource, Side, key_of
+from syncer.types import Direction, Key, Kind, Notice, Object, Query, Ref, Resource, Side, key_of
 
 PASSING_SECONDS: Final = 15.0
 """Longest pause after troubles of a whole server, which end for all objects at once."""
@@ -347,6 +347,8 @@ class Reconciler:
         other = _other(action.side)
         if action.confirm:
             await self._confirm_absent(kind, pair, other)
+        for query in action.based_on:
+            self._confirm_whole(pair, query)
         if action.identity:
             await self._confirm_identity(other)
         resource = self._resources[action.resource] if action.resource else kind.resource
@@ -355,6 +357,16 @@ class Reconciler:
         grace = left.get("deletionGracePeriodSeconds") if left is not None else action.grace
         if kind.quiet and grace != action.grace:
             self.enqueue(Item(kind.name, pair.key))  # somebody else's deletion came before
+
+    def _confirm_whole(self, pair: Pair, query: Query) -> None:
+        """Make sure that what a query looks through lacks nothing that the other side knows of.
+
+        Raises:
+            NotConfirmedError: it does.
+        """
+        if missing := self._view.unexplained(query.side, query.resource, pair.key.namespace):
+            self._relist(query.side, query.resource)
+            raise NotConfirmedError(f"{query.resource} {missing} is not to be seen on {query.side}")
 
     async def _confirm_gone(self, kind: Kind, pair: Pair, side: Side) -> None:
         """Make sure that the other side of ``side`` has lost what a write there reports as lost.

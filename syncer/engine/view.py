@@ -25,6 +25,7 @@ from syncer.types import (
     Kind,
     Need,
     Object,
+    OnHostGone,
     Query,
     Ref,
     Resource,
@@ -279,6 +280,44 @@ class View:
         store = self._stores.get((query.side, query.resource))
         return _Found(store, list(store.by_index(query.index_name, query.value))) if store else ()
 
+    def unexplained(self, side: Side, resource: str, namespace: str) -> Key | None:
+        """Name an object that a side should have and doesn't, though nobody saw it go.
+
+        A list may have been empty or cut short. The other side tells: a copy whose virtual object
+        is missing, or a virtual object that must have had a copy. What follows for the object
+        itself is its own reconcile's to find out; this is for others, who count on what is there.
+
+        Args:
+            side: where it is missing.
+            resource: full name; resources that aren't copied to the host can't be judged.
+            namespace: of the virtual objects; ``""`` for all.
+
+        Returns:
+            The virtual key, or ``None``: nothing is amiss.
+        """
+        for kind in self._kinds.values():
+            if kind.resource.full_name == resource and kind.direction is Direction.TO_HOST:
+                missing = self._missing(kind, side)
+                return next((key for key in missing if namespace in ("", key.namespace)), None)
+        return None
+
+    def _missing(self, kind: Kind, side: Side) -> Iterator[Key]:
+        virtual = self._stores[Side.VIRTUAL, kind.resource.full_name]
+        host = self._stores[Side.HOST, kind.resource.full_name]
+        if side is Side.VIRTUAL:
+            for key in map(Key.parse, host.index_values(VIRTUAL_KEY_INDEX)):
+                if key not in virtual and virtual.deleted_uid(key) is None:
+                    copy = host.get(self._names.host_key(key))
+                    if copy and ownership.annotation(copy, ownership.SKIP_BACKSYNC) != "true":
+                        yield key
+            return
+        for key in virtual.keys():  # noqa: SIM118 - no mapping
+            host_key = self._names.host_key(key)
+            if host_key not in host and host.deleted_uid(host_key) is None:
+                obj = virtual.get(key)
+                if obj and "deletionTimestamp" not in obj["metadata"] and _had_copy(kind, obj):
+                    yield key
+
     # -- who must look again -----------------------------------------------------------------
 
     def looked_at(self, item: Item, needs: Iterable[Need]) -> None:
@@ -350,6 +389,11 @@ class View:
             for trigger in kind.triggers:
                 if (trigger.side, trigger.resource) == (side, resource):
                     yield _index_route(kind.name, trigger.index, any_change=trigger.any_change)
+
+
+def _had_copy(kind: Kind, virtual: Object) -> bool:
+    """Say whether a virtual object can't be as it is without having had a host copy."""
+    return kind.on_host_gone(virtual) is not OnHostGone.RECREATE
 
 
 def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | None:

@@ -33,6 +33,7 @@ from syncer.types import (
     Object,
     OnHostGone,
     Part,
+    Query,
     Refused,
     Resource,
     Side,
@@ -283,6 +284,22 @@ def test_deletions(
         for action in actions
         if isinstance(action, Delete)
     ]
+
+
+@pytest.mark.parametrize("direction", [Direction.TO_HOST, Direction.DERIVED])
+def test_a_deletion_for_want_of_use_names_what_it_is_based_on(direction: Direction) -> None:
+    """Who deletes because a query finds nothing lets the executor doubt what was searched."""
+    query = Query(Side.VIRTUAL, "users", "things", str(KEY))
+    kind = replace(
+        KIND,
+        direction=direction,
+        to_host=lambda _v, _c: Skip("unused"),
+        derive=lambda _k, _v, _c: Skip("unused"),
+    )
+    ctx = replace(context(), queries={query: ()})
+    [action] = plan(kind, pair(virtual_object(), host_object()), ctx)
+    assert isinstance(action, Delete)
+    assert (action.identity, action.based_on) == (True, (query,))
 
 
 def test_a_mirrored_deletion_asks_who_the_host_is() -> None:

@@ -19,6 +19,7 @@ from syncer.types import (
     Kind,
     Need,
     Object,
+    OnHostGone,
     Query,
     Ref,
     Reference,
@@ -53,6 +54,9 @@ KINDS = {
             related=needs_thing,
             to_virtual=lambda virtual, _h, _c: virtual,
             children=(Child("notes", "child-of"),),
+            on_host_gone=lambda virtual: (
+                OnHostGone.DELETE_VIRTUAL if "status" in virtual else OnHostGone.RECREATE
+            ),
             quiet=True,
         ),
         Kind(
@@ -242,3 +246,48 @@ def test_everything_names_each_key_either_side_knows(world: World) -> None:
     assert [item.key.name for item in world.view.everything(KINDS["only-this"])] == ["single"]
     watched = replace(KINDS["things"], direction=Direction.WATCHED)
     assert list(world.view.everything(watched)) == []
+
+
+def test_a_copy_without_its_object_shows_that_a_list_lacked_something(world: World) -> None:
+    """Only an end that nobody saw is unexplained; a namespace is judged by its own objects."""
+    user = virtual("u")
+    world.put(Side.HOST, "users", copy_of(user))
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") == Key("default", "u")
+    assert world.view.unexplained(Side.VIRTUAL, "users", "") == Key("default", "u")
+    assert world.view.unexplained(Side.VIRTUAL, "users", "other") is None
+    world.put(Side.VIRTUAL, "users", user)
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
+    world.view.store(Side.VIRTUAL, "users").remove(Key("default", "u"), witnessed=True)
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
+
+
+def test_a_copy_kept_for_ever_is_no_sign_of_a_short_list(world: World) -> None:
+    """An orphan that nobody removes must not hold up the removal of others."""
+    kept = copy_of(virtual("u"))
+    kept["metadata"]["annotations"][ownership.SKIP_BACKSYNC] = "true"
+    world.put(Side.HOST, "users", kept)
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
+
+
+def test_an_object_that_had_a_copy_shows_that_the_hosts_list_lacked_something(
+    world: World,
+) -> None:
+    """Objects that may never have had a copy, or that are leaving, prove nothing."""
+    world.put(Side.VIRTUAL, "users", virtual("new"))
+    leaving = virtual("leaving", status={"started": True})
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.put(Side.VIRTUAL, "users", leaving)
+    assert world.view.unexplained(Side.HOST, "users", "default") is None
+    started = virtual("started", status={"started": True})
+    world.put(Side.VIRTUAL, "users", started)
+    assert world.view.unexplained(Side.HOST, "users", "default") == Key("default", "started")
+    copy = copy_of(started)
+    world.put(Side.HOST, "users", copy)
+    assert world.view.unexplained(Side.HOST, "users", "default") is None
+    world.view.store(Side.HOST, "users").remove(key_of(copy), witnessed=True)
+    assert world.view.unexplained(Side.HOST, "users", "default") is None
+
+
+def test_what_is_not_copied_to_the_host_cannot_be_judged(world: World) -> None:
+    """Without a twin there is nothing to compare with."""
+    assert world.view.unexplained(Side.VIRTUAL, "notes", "") is None
