@@ -546,8 +546,12 @@ def _vanished(kind: Kind, error: ApiError) -> bool:
 
 
 def _is_refused_change(kind: Kind, action: Action, error: ApiError) -> bool:
-    """Say whether the host will not have a change (policy, quota, no such subresource)."""
-    if not isinstance(action, Update) or action.side is not Side.HOST:
+    """Say whether a server will not have a change (policy, quota, no such subresource).
+
+    The virtual one too: after a lost race inside of it, it calls a node port or an address that
+    it gave to nobody "already allocated", for the minutes until its repair loop comes by.
+    """
+    if not isinstance(action, Update):
         return False
     passing = error.throttled or error.server_error or error.unauthorized
     return not (passing or is_stale(error) or _vanished(kind, error))
