@@ -70,6 +70,8 @@ class Outcome(Enum):
     """5xx, a timeout or a lost connection."""
     REFUSED = "refused"
     """Any other 4xx: the server worked and said no; its latency counts."""
+    UNSENT = "unsent"
+    """Nothing went, or nobody waited for the answer: nothing can be learnt."""
 
 
 @dataclass(slots=True)
@@ -171,6 +173,8 @@ class AdaptiveLimit:
             self.paused_until = max(self.paused_until, now + min(retry_after, MAX_PAUSE))
         if outcome in (Outcome.THROTTLED, Outcome.FAILED):
             self._cut(now, now - latency)
+            return
+        if outcome is Outcome.UNSENT:
             return
         if now - latency < self._round_begun:
             return
@@ -284,8 +288,7 @@ class Limiter:
         """Give a slot back and say how the request went.
 
         Args:
-            outcome: how it ended; a cancelled request that never got an answer is ``OK`` with
-                the time it took, as nothing can be learnt from it.
+            outcome: how it ended.
             latency: seconds from the start of the request to its end.
             retry_after: seconds the server asked to wait, if it did.
         """

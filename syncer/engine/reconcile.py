@@ -471,7 +471,10 @@ class Reconciler:
 
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
-        getattr(log, level)("not synced", reason=str(error), failures=failures, **_fields(item))
+        reason = str(error)
+        if isinstance(error, ApiError) and _quotes_object(error):
+            reason = f"{error.attempt}: {error.status} {_words(error)}"
+        getattr(log, level)("not synced", reason=reason, failures=failures, **_fields(item))
 
 
 def _other(side: Side) -> Side:
@@ -513,15 +516,19 @@ def _notices(actions: Sequence[Action]) -> list[Notice]:
 
 
 def _words(error: ApiError) -> str:
-    """Give a refusal's words for the tenant.
+    """Give a refusal's words, for the tenant and the log; never those that quote the object."""
+    if _quotes_object(error):
+        return f"{error.reason}: the server does not understand the change"
+    return error.message
 
-    About a patch that it can't decode, an API server quotes the whole host object: that stays in
-    our log.
+
+def _quotes_object(error: ApiError) -> bool:
+    """Say whether a refusal is about a patch that the server can't decode.
+
+    Then it quotes the whole object, host names and the data of secrets included.
     """
     causes = error.details.get("causes") or ()
-    if any(cause.get("field") == "patch" for cause in causes):
-        return f"{error.reason}: the host does not understand the change"
-    return error.message
+    return any(cause.get("field") == "patch" for cause in causes)
 
 
 def _in_the_way(kind: Kind, owner: Key | None, attempt: str) -> ApiError:

@@ -162,7 +162,7 @@ class Writer:
     ) -> bytes:
         await self._limiter.acquire()
         started = self._clock()
-        outcome, retry_after = Outcome.REFUSED, None
+        outcome, retry_after = Outcome.UNSENT, None
         try:
             writes = method != "GET"
             answer = await self._client.request(

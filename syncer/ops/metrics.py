@@ -19,6 +19,7 @@ import platform
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, Literal, NoReturn, Protocol, TypeVar
 
 from prometheus_client import (
@@ -49,6 +50,9 @@ _ORDINARY_ENDS: Final = frozenset({"listed", "checked"})
 
 _LATENCY = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
 _LAG = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
+
+_CODES: Final = {0: "0"} | {int(status): str(int(status)) for status in HTTPStatus}
+"""A tenant's webhook may answer with any number: those that mean nothing are ``other``."""
 
 T = TypeVar("T", bound=MetricWrapperBase)
 
@@ -291,7 +295,7 @@ class Metrics(Collector):
         counts, latencies, server = self._requests, self._request_seconds, str(side)
 
         def observe(verb: str, code: int, seconds: float) -> None:
-            counts[server, verb, str(code)].inc()
+            counts[server, verb, _CODES.get(code, "other")].inc()
             latencies[server, verb].observe(seconds)
 
         return observe

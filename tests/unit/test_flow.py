@@ -111,6 +111,18 @@ def test_refusals_are_no_failures(clock: Clock) -> None:
     assert limit.limit == 5
 
 
+def test_what_was_not_sent_teaches_nothing(clock: Clock) -> None:
+    """Requests that a closed gate held back look quick; the limit and its line stay as they are."""
+    limit, same = AdaptiveLimit(start=16, clock=clock), AdaptiveLimit(start=16, clock=clock)
+    for turn in range(20):
+        play_round(limit, clock, 0.01)
+        play_round(same, clock, 0.01)
+        if turn == 10:
+            for _ in range(200):
+                limit.completed(Outcome.UNSENT, 0.000001, full=True)
+        assert limit.limit == same.limit
+
+
 def test_shrinks_gently_when_others_load_the_server(clock: Clock) -> None:
     """Latency far above what it was at this limit takes a step down, not a half."""
     limit = AdaptiveLimit(start=16, clock=clock)

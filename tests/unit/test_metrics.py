@@ -200,6 +200,17 @@ def test_registries_are_apart() -> None:
     assert value(second, "syncer_queue_wait_seconds_count") == 0
 
 
+def test_codes_that_mean_nothing_are_one_series() -> None:
+    """A tenant's webhook chooses its status codes; it can't fill the metrics with them."""
+    metrics = Metrics()
+    observe = metrics.requests(Side.VIRTUAL)
+    for code in (0, 200, *range(600, 1000)):
+        observe("patch", code, 0.003)
+    text = metrics.render().decode()
+    assert text.count("\nsyncer_requests_total{") == 3
+    assert 'syncer_requests_total{code="other",server="virtual",verb="patch"} 400.0' in text
+
+
 def test_nothing_is_created_twice() -> None:
     """No series tells when another one was created: each would double the series."""
     assert b"_created" not in busy().render()

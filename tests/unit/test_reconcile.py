@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from syncer import ownership
-from syncer.engine.reconcile import _lives, _says
+from syncer.engine.reconcile import _lives, _says, _words
+from syncer.kube.errors import ApiError
 from syncer.types import Object
 
 
@@ -59,3 +60,13 @@ def test_only_an_objects_own_copy_is_kept_up(
     """No token of a pod goes to the copy of the one before, nor to one that is leaving."""
     annotations = {ownership.OBJECT_UID: mark} if mark else {}
     assert _lives(virtual, {"metadata": {"annotations": annotations}}) == lives
+
+
+def test_a_quoted_object_is_neither_told_nor_logged() -> None:
+    """About a patch that it can't decode, a server quotes the whole object: its data is secret."""
+    message = 'patch: Invalid value: "map[data:map[password:c2VjcmV0]]": strict decoding error'
+    causes = [{"field": "patch", "reason": "FieldValueInvalid", "message": message}]
+    quoting = ApiError(422, "Invalid", message, details={"causes": causes}, attempt="PATCH /x")
+    assert "c2VjcmV0" not in _words(quoting)
+    plain = ApiError(422, "Invalid", "spec.ports: Required value", details={"causes": []})
+    assert _words(plain) == "spec.ports: Required value"
