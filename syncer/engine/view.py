@@ -308,7 +308,7 @@ class View:
             for key in map(Key.parse, host.index_values(VIRTUAL_KEY_INDEX)):
                 if key not in virtual and virtual.deleted_uid(key) is None:
                     copy = host.get(self._names.host_key(key))
-                    if copy and ownership.annotation(copy, ownership.SKIP_BACKSYNC) != "true":
+                    if copy and _is_kept_by_its_object(copy):
                         yield key
             return
         for key in virtual.keys():  # noqa: SIM118 - no mapping
@@ -389,6 +389,12 @@ class View:
             for trigger in kind.triggers:
                 if (trigger.side, trigger.resource) == (side, resource):
                     yield _index_route(kind.name, trigger.index, any_change=trigger.any_change)
+
+
+def _is_kept_by_its_object(copy: Object) -> bool:
+    """Say whether a host copy is there because of its virtual object alone, and to stay."""
+    kept = ownership.annotation(copy, ownership.SKIP_BACKSYNC) == "true"
+    return not kept and "deletionTimestamp" not in copy["metadata"]
 
 
 def _had_copy(kind: Kind, virtual: Object) -> bool:

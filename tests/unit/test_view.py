@@ -269,6 +269,14 @@ def test_a_copy_kept_for_ever_is_no_sign_of_a_short_list(world: World) -> None:
     assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
 
 
+def test_a_copy_that_is_leaving_is_no_sign_of_a_short_list(world: World) -> None:
+    """It may take longer to go than the end of its object is remembered."""
+    leaving = copy_of(virtual("u"))
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.put(Side.HOST, "users", leaving)
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
+
+
 def test_an_object_that_had_a_copy_shows_that_the_hosts_list_lacked_something(
     world: World,
 ) -> None:
