@@ -28,7 +28,7 @@ from syncer.engine import view as views
 from syncer.engine.flow import Limiter
 from syncer.engine.gate import Gate
 from syncer.engine.guard import CONFIG_MAPS, SERVICES, Guard, host_lost
-from syncer.engine.queue import WorkQueue
+from syncer.engine.queue import Level, WorkQueue
 from syncer.engine.reconcile import Attendant, Reconciler
 from syncer.engine.view import OWN_ENDPOINTS, OWN_SERVICE, Item, View
 from syncer.engine.writer import Writer
@@ -267,14 +267,14 @@ class App:
 
     # -- what changes mean -----------------------------------------------------------------
 
-    def _enqueue(self, item: Item, low: bool) -> None:
-        self._reconciler.enqueue(item, low)
+    def _enqueue(self, item: Item, level: Level) -> None:
+        self._reconciler.enqueue(item, level)
 
     def _enqueue_all(self) -> None:
         for kind in self._kinds.values():
             if kind.name in self._ready:
                 for item in self._view.everything(kind):
-                    self._reconciler.enqueue(item, low=True)
+                    self._reconciler.enqueue(item, Level.LOW)
 
     def _owner_changed(self, change: Change) -> None:
         """The owner Service is there, gone, or another one: see design rule 9."""
@@ -439,7 +439,7 @@ class App:
         if late:
             log.info("kind ready", kind=kind.name)
         for item in self._view.everything(kind):
-            self._reconciler.enqueue(item, low=True)
+            self._reconciler.enqueue(item, Level.LOW)
 
     async def _keep_judging(self) -> None:
         """Let the guard judge the pair at start, and again whenever an operator has spoken."""

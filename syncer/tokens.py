@@ -21,7 +21,7 @@ import structlog
 from mappers.pods import tokens
 from syncer import ownership
 from syncer.engine.patch import make_patch
-from syncer.engine.queue import WorkQueue
+from syncer.engine.queue import Level, WorkQueue
 from syncer.engine.reconcile import NotConfirmedError, NotReadyError
 from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
@@ -144,7 +144,7 @@ class PodTokens:
         """
         if not self._queue.is_delayed(item):
             seconds = min(max(due - self._now(), 1.0), LOOK_SECONDS)
-            self._queue.add_after(item, seconds)
+            self._queue.add_after(item, seconds, level=Level.LOW)
 
     async def _keep_secret(
         self, virtual: Object, host: Object, needed: list[tokens.TokenWanted]

@@ -3,10 +3,10 @@
 Contract:
 * an item is handed to one worker at a time; added meanwhile, it is queued again at ``done()``;
 * an item waits once however often it is added; it keeps its earliest time and highest level;
-* groups (virtual namespaces) with waiting items take turns, one item a turn; within a group
-  and level it is first in, first out;
-* the *low* level (the initial list) yields to the live one, but gets one pick in
-  :data:`LOW_TURN`, so that neither starves;
+* within a level, groups (virtual namespaces) with waiting items take turns, one item a turn;
+  within a group it is first in, first out;
+* a :class:`Level` goes before those below it, but each level that waits gets one pick in
+  :data:`TURN`, so that none starves;
 * a delayed or failed item blocks nobody: it waits in a heap and is added when due.
 
 Everything is O(1), but for delays: O(log n). One timer serves all delays; there is no polling
@@ -27,12 +27,29 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
 
-LOW_TURN: Final = 8
-"""While both levels have items, one pick in this many is a low one."""
+
+class Level(IntEnum):
+    """How soon an item is wanted; the smaller the number, the sooner."""
+
+    URGENT = 0
+    """What the host says of work already begun: a pod that runs is shown to be running before
+    the next hundred are created."""
+    LIVE = 1
+    """The tenant's changes."""
+    LOW = 2
+    """Initial lists, and what may yield."""
+
+
+TURN: Final = 8
+"""In this many picks, each level below the highest goes before all others once."""
+
+_FIRST: Final = (Level.URGENT,) * (TURN - 2) + (Level.LIVE, Level.LOW)
+"""The level that goes before all others, by pick; the others follow in their own order."""
 
 TIMER_STEP: Final = 0.001
 """Shortest timer in seconds: event loops round to milliseconds and may fire that much early."""
@@ -51,11 +68,11 @@ class _Wanted:
 
     Attributes:
         since: clock time of the first add since it was last handed out.
-        low: whether every add since then was a low one.
+        level: the highest of the adds since then.
     """
 
     since: float
-    low: bool
+    level: Level
 
 
 @dataclass(slots=True)
@@ -64,11 +81,11 @@ class _Delayed:
 
     Attributes:
         due: clock time; heap entries with another time are leftovers.
-        low: level it will be added with.
+        level: it will be added with.
     """
 
     due: float
-    low: bool
+    level: Level
 
 
 class _Lane(Generic[T]):
@@ -143,12 +160,16 @@ class WorkQueue(Generic[T]):
         # Added and not handed out since, oldest first. An item that is in `_processing` too was
         # added while worked on and is in no lane; every other one is in the lane of its level.
         self._wanted: OrderedDict[T, _Wanted] = OrderedDict()
-        self._live: _Lane[T] = _Lane()
-        self._low: _Lane[T] = _Lane()
-        # Live picks since the last low one, counted while low items wait; below LOW_TURN.
-        self._live_picks = 0
+        self._lanes: tuple[_Lane[T], ...] = tuple(_Lane() for _ in Level)
+        # The lanes in the order in which they are asked, for each pick of a turn, and which pick
+        # of the turn is next.
+        self._orders = tuple(
+            tuple(self._lanes[level] for level in sorted(Level, key=lambda level: level != first))
+            for first in _FIRST
+        )
+        self._next_pick = 0
         # Handed out and not done; the value is the level it was handed out with.
-        self._processing: dict[T, bool] = {}
+        self._processing: dict[T, Level] = {}
         # Failures since the last forget(); no zeros.
         self._failures: dict[T, int] = {}
         # The one delay of an item. `_heap` has an entry (due, number, item) for each, and
@@ -188,28 +209,27 @@ class WorkQueue(Generic[T]):
         """Give how often an item was retried since it was last forgotten."""
         return self._failures.get(item, 0)
 
-    def add(self, item: T, *, low: bool = False) -> None:
+    def add(self, item: T, *, level: Level = Level.LIVE) -> None:
         """Queue an item at once.
 
         Args:
             item: queued once, however often it is added; a closed queue ignores it.
-            low: for keys of an initial list. An item that waits at the low level moves to the
-                live one when added without it, never back.
+            level: how soon it is wanted. An item that waits moves up to it, never down.
         """
         if self._closed:
             return
         wanted = self._wanted.get(item)
         if wanted is None:
-            self._wanted[item] = _Wanted(self._clock(), low)
+            self._wanted[item] = _Wanted(self._clock(), level)
             if item not in self._processing:
-                self._enter_lane(item, low)
-        elif wanted.low and not low:
-            wanted.low = False
+                self._enter_lane(item, level)
+        elif level < wanted.level:
             if item not in self._processing:
-                self._low.discard(self._group(item), item)
-                self._live.add(self._group(item), item)
+                self._lanes[wanted.level].discard(self._group(item), item)
+                self._lanes[level].add(self._group(item), item)
+            wanted.level = level
 
-    def add_after(self, item: T, seconds: float, *, low: bool = False) -> None:
+    def add_after(self, item: T, seconds: float, *, level: Level = Level.LIVE) -> None:
         """Queue an item after a delay.
 
         An item has one delay, the shortest asked for; its run is what asks for a later one. An
@@ -218,22 +238,22 @@ class WorkQueue(Generic[T]):
         Args:
             item: what to queue.
             seconds: the delay; 0 or less adds at once.
-            low: level to add with.
+            level: to add with; of several, the highest.
         """
         if seconds <= 0:
-            self.add(item, low=low)
+            self.add(item, level=level)
             return
         if self._closed:
             return
         due = self._clock() + seconds
         delayed = self._delayed.get(item)
         if delayed is not None:
-            delayed.low = delayed.low and low
+            delayed.level = min(delayed.level, level)
             if delayed.due <= due:
                 return
             delayed.due = due
         else:
-            self._delayed[item] = _Delayed(due, low)
+            self._delayed[item] = _Delayed(due, level)
         self._number += 1
         heapq.heappush(self._heap, (due, self._number, item))
         if self._heap[0][2] == item:
@@ -261,7 +281,7 @@ class WorkQueue(Generic[T]):
         most = self._cap if cap is None else min(cap, self._cap)
         full = min(most, self._base * 2.0 ** min(failures, MAX_DOUBLINGS))
         delay = max(self._base, full * (0.5 + 0.5 * self._random()))
-        self.add_after(item, delay, low=self._processing.get(item, False))
+        self.add_after(item, delay, level=self._processing.get(item, Level.LIVE))
         return delay
 
     def forget(self, item: T) -> None:
@@ -276,11 +296,11 @@ class WorkQueue(Generic[T]):
             the queue is closed.
         """
         self._add_due()
-        if self._closed or not (self._live or self._low):
+        item = None if self._closed else self._pick()
+        if item is None:
             return None
-        item = self._pick()
         wanted = self._wanted.pop(item)
-        self._processing[item] = wanted.low
+        self._processing[item] = wanted.level
         if self._on_wait is not None:
             self._on_wait(max(0.0, self._clock() - wanted.since))
         return item
@@ -313,7 +333,7 @@ class WorkQueue(Generic[T]):
         del self._processing[item]
         wanted = self._wanted.get(item)
         if wanted is not None:
-            self._enter_lane(item, wanted.low)
+            self._enter_lane(item, wanted.level)
 
     def close(self) -> None:
         """Hand out nothing more and wake every waiting worker with :class:`QueueClosed`.
@@ -328,18 +348,16 @@ class WorkQueue(Generic[T]):
         while self._getters:
             self._wake()
 
-    def _enter_lane(self, item: T, low: bool) -> None:
-        lane = self._low if low else self._live
-        lane.add(self._group(item), item)
+    def _enter_lane(self, item: T, level: Level) -> None:
+        self._lanes[level].add(self._group(item), item)
         self._wake()
 
-    def _pick(self) -> T:
-        if self._low and (not self._live or self._live_picks >= LOW_TURN - 1):
-            self._live_picks = 0
-            return self._low.pop()
-        if self._low:
-            self._live_picks += 1
-        return self._live.pop()
+    def _pick(self) -> T | None:
+        for lane in self._orders[self._next_pick]:
+            if lane:
+                self._next_pick = (self._next_pick + 1) % TURN
+                return lane.pop()
+        return None
 
     async def _wait(self) -> None:
         getter = asyncio.get_running_loop().create_future()
@@ -376,7 +394,7 @@ class WorkQueue(Generic[T]):
                 if due > now:
                     return
                 del self._delayed[item]
-                self.add(item, low=delayed.low)
+                self.add(item, level=delayed.level)
             heapq.heappop(self._heap)
 
     def _set_timer(self) -> None:

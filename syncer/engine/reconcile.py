@@ -22,7 +22,7 @@ from syncer.engine.gate import Gate, GateClosedError
 from syncer.engine.patch import is_stale, make_patch
 from syncer.engine.plan import Action, Create, Delete, Pair, Post, Tell, Update, Wait, plan
 from syncer.engine.progress import Progress, StuckError
-from syncer.engine.queue import QueueClosed, WorkQueue
+from syncer.engine.queue import Level, QueueClosed, WorkQueue
 from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
@@ -133,10 +133,10 @@ class Reconciler:
         self._progress = Progress(clock)
         self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
 
-    def enqueue(self, item: Item, low: bool = False) -> None:
+    def enqueue(self, item: Item, level: Level = Level.LIVE) -> None:
         """Queue an item because something it looks at has changed."""
         self._seen.setdefault(item, self._clock())
-        self._queue.add(item, low=low)
+        self._queue.add(item, level=level)
 
     async def work(self) -> None:
         """Work until the queue is closed; several of these run side by side.
@@ -471,6 +471,8 @@ class Reconciler:
 
     def _log(self, level: str, item: Item, error: Exception) -> None:
         failures = self._queue.failures(item)
+        if level == "info" and failures & (failures - 1):
+            level = "debug"  # a long outage is told at the 1st, 2nd, 3rd, 5th, 9th ... failure
         reason = str(error)
         if isinstance(error, ApiError) and _quotes_object(error):
             reason = f"{error.attempt}: {error.status} {_words(error)}"

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, overload
 
 from syncer import ownership, paths
 from syncer.engine.plan import Pair
+from syncer.engine.queue import Level
 from syncer.kube.store import Change, Lister, Store
 from syncer.naming import Names
 from syncer.settings import Settings
@@ -49,8 +50,8 @@ class Item(NamedTuple):
     key: Key
 
 
-Enqueue = Callable[[Item, bool], None]
-"""Queues an item; the flag says that it may yield to live changes."""
+Enqueue = Callable[[Item, Level], None]
+"""Queues an item; the level says how soon it is wanted."""
 
 
 class _Found(Sequence[Object]):
@@ -363,32 +364,33 @@ class View:
         self, side: Side, resource: str, listener: Callable[[Change], None] | None
     ) -> Callable[[Change], None]:
         routes = list(self._routes(side, resource))
-        yields = any(
-            kind.direction is Direction.TO_VIRTUAL and kind.resource.full_name == resource
-            for kind in self._kinds.values()
-        )
 
         def on_change(change: Change) -> None:
             if listener is not None:
                 listener(change)
-            low = change.initial or yields
-            for route in routes:
+            for level, route in routes:
                 for item in route(change):
-                    self._enqueue(item, low)
+                    self._enqueue(item, Level.LOW if change.initial else level)
             key = Key("", "") if resource.startswith("own-") else change.key
             for item in tuple(self._wanted_by.get(Ref(side, resource, key), ())):
-                self._enqueue(item, low)
+                # It was begun and waits: whichever side this is, it is news as the host's are.
+                level = _level(self._kinds[item.kind], Side.HOST)
+                self._enqueue(item, Level.LOW if change.initial else level)
 
         return on_change
 
-    def _routes(self, side: Side, resource: str) -> Iterator[Callable[[Change], Iterable[Item]]]:
+    def _routes(
+        self, side: Side, resource: str
+    ) -> Iterator[tuple[Level, Callable[[Change], Iterable[Item]]]]:
         for kind in self._kinds.values():
+            level = _level(kind, side)
             own = _own_route(kind, side) if kind.resource.full_name == resource else None
             if own is not None:
-                yield own
+                yield level, own
             for trigger in kind.triggers:
                 if (trigger.side, trigger.resource) == (side, resource):
-                    yield _index_route(kind.name, trigger.index, any_change=trigger.any_change)
+                    route = _index_route(kind.name, trigger.index, any_change=trigger.any_change)
+                    yield level, route
 
 
 def _is_kept_by_its_object(copy: Object) -> bool:
@@ -400,6 +402,19 @@ def _is_kept_by_its_object(copy: Object) -> bool:
 def _had_copy(kind: Kind, virtual: Object) -> bool:
     """Say whether a virtual object can't be as it is without having had a host copy."""
     return kind.on_host_gone(virtual) is not OnHostGone.RECREATE
+
+
+def _level(kind: Kind, side: Side) -> Level:
+    """Give how soon a kind's items are wanted when something changes on a side.
+
+    What was begun is finished first: what the host says of it, and what is made for it (a node
+    that a pod waits for). What only comes from the host, its events, may yield.
+    """
+    if kind.direction is Direction.TO_VIRTUAL:
+        return Level.LOW
+    if side is Side.HOST or kind.direction is Direction.DERIVED:
+        return Level.URGENT
+    return Level.LIVE
 
 
 def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | None:

@@ -233,7 +233,7 @@ class _Bench:
 
 @asynccontextmanager
 async def _bench(host: Cluster, virtual: Cluster, names: Names) -> AsyncIterator[_Bench]:
-    view = View({}, names, Settings(), lambda _item, _low: None)
+    view = View({}, names, Settings(), lambda _item, _level: None)
     view.add_store(Side.VIRTUAL, "pods", {})
     view.add_store(Side.HOST, "secrets", {})
     clients = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from syncer.engine.queue import LOW_TURN, QueueClosed, WorkQueue
+from syncer.engine.queue import TURN, Level, QueueClosed, WorkQueue
 
 
 class Clock:
@@ -103,50 +104,81 @@ def test_groups_take_turns(queue: WorkQueue[str]) -> None:
     assert order.index("quiet/2") == 3
 
 
-def test_live_before_low(queue: WorkQueue[str]) -> None:
-    """Keys of the initial list wait behind live changes."""
-    queue.add("a/low", low=True)
+def test_levels_in_order(queue: WorkQueue[str]) -> None:
+    """What the host says goes before the tenant's changes, and those before the initial list."""
+    queue.add("a/low", level=Level.LOW)
     queue.add("a/live")
-    assert list(drain(queue)) == ["a/live", "a/low"]
+    queue.add("a/urgent", level=Level.URGENT)
+    assert list(drain(queue)) == ["a/urgent", "a/live", "a/low"]
 
 
-def test_low_never_starves(queue: WorkQueue[str]) -> None:
-    """With live items always waiting, one pick in LOW_TURN is a low one."""
+LIVE_TURNS = [TURN - 2, 2 * TURN - 2, 3 * TURN - 2]
+LOW_TURNS = [TURN - 1, 2 * TURN - 1, 3 * TURN - 1]
+
+
+@pytest.mark.parametrize(
+    ("busy", "waiting", "turns"),
+    [
+        (Level.LIVE, [Level.LOW], LOW_TURNS),
+        (Level.URGENT, [Level.LOW], LOW_TURNS),
+        (Level.URGENT, [Level.LIVE], LIVE_TURNS),
+        (Level.URGENT, [Level.LIVE, Level.LOW], sorted(LIVE_TURNS + LOW_TURNS)),
+    ],
+    ids=["low behind live", "low behind urgent", "live behind urgent", "both behind urgent"],
+)
+def test_no_level_starves(
+    queue: WorkQueue[str], busy: Level, waiting: list[Level], turns: list[int]
+) -> None:
+    """With items of a higher level always waiting, one pick in TURN is for each lower one."""
     for number in range(100):
-        queue.add(f"a/live{number}")
-    for number in range(3):
-        queue.add(f"b/low{number}", low=True)
+        queue.add(f"a/busy{number}", level=busy)
+    for level in waiting:
+        for number in range(3):
+            queue.add(f"b/waiting{level}{number}", level=level)
     order = list(drain(queue))
-    assert [index for index, item in enumerate(order) if "low" in item] == [
-        LOW_TURN - 1,
-        2 * LOW_TURN - 1,
-        3 * LOW_TURN - 1,
-    ]
+    assert [index for index, item in enumerate(order) if "waiting" in item] == turns
 
 
-def test_adding_live_raises_a_low_item(queue: WorkQueue[str]) -> None:
-    """A low item that is added live moves up and keeps its time."""
-    queue.add("a/1", low=True)
-    queue.add("a/2", low=True)
-    queue.add("a/2")
+HIGHER_AND_LOWER = pytest.mark.parametrize(
+    ("higher", "lower"),
+    [
+        (Level.URGENT, Level.LIVE),
+        (Level.URGENT, Level.LOW),
+        (Level.LIVE, Level.LOW),
+    ],
+    ids=lambda level: level.name.lower(),
+)
+
+
+@HIGHER_AND_LOWER
+def test_adding_higher_raises_an_item(queue: WorkQueue[str], higher: Level, lower: Level) -> None:
+    """An item that is added at a higher level than it waits at moves up."""
+    queue.add("a/1", level=lower)
+    queue.add("a/2", level=lower)
+    queue.add("a/2", level=higher)
     assert list(drain(queue)) == ["a/2", "a/1"]
 
 
-def test_adding_low_never_lowers_a_live_item(queue: WorkQueue[str]) -> None:
-    """A live item stays live when the initial list names it too."""
-    queue.add("a/1")
-    queue.add("a/1", low=True)
-    queue.add("a/2", low=True)
+@HIGHER_AND_LOWER
+def test_adding_lower_never_lowers_an_item(
+    queue: WorkQueue[str], higher: Level, lower: Level
+) -> None:
+    """An item stays where it is when it is added at a lower level too."""
+    queue.add("a/1", level=higher)
+    queue.add("a/1", level=lower)
+    queue.add("a/2", level=lower)
     assert list(drain(queue)) == ["a/1", "a/2"]
 
 
-def test_raised_while_worked_on(queue: WorkQueue[str]) -> None:
+@HIGHER_AND_LOWER
+def test_raised_while_worked_on(queue: WorkQueue[str], higher: Level, lower: Level) -> None:
     """The highest level of the adds during its work counts for the next run."""
     queue.add("a/1")
     queue.take()
-    queue.add("a/1", low=True)
-    queue.add("a/1")
-    queue.add("a/0", low=True)
+    queue.add("a/1", level=lower)
+    queue.add("a/1", level=higher)
+    queue.add("a/1", level=lower)
+    queue.add("a/0", level=lower)
     queue.done("a/1")
     assert list(drain(queue)) == ["a/1", "a/0"]
 
@@ -155,7 +187,7 @@ def test_waits_count_from_the_first_add(clock: Clock) -> None:
     """Re-adding and raising keep the earliest time; on_wait and oldest_age tell it."""
     waits: list[float] = []
     queue: WorkQueue[str] = WorkQueue(group=group, clock=clock, on_wait=waits.append)
-    queue.add("a/1", low=True)
+    queue.add("a/1", level=Level.LOW)
     clock.now += 2
     queue.add("a/1")
     clock.now += 3
@@ -231,11 +263,15 @@ def test_a_delay_can_be_asked_after(queue: WorkQueue[str], clock: Clock) -> None
     assert not queue.is_delayed("a/1")
 
 
-def test_live_delay_is_not_lowered(queue: WorkQueue[str], clock: Clock) -> None:
-    """Of two delays of an item, low and live, live counts."""
-    queue.add_after("a/1", 3, low=True)
-    queue.add_after("a/1", 5)
-    queue.add_after("a/0", 2, low=True)
+@HIGHER_AND_LOWER
+def test_highest_level_of_delays_counts(
+    queue: WorkQueue[str], clock: Clock, higher: Level, lower: Level
+) -> None:
+    """Of two delays of an item at two levels, the higher level counts."""
+    queue.add_after("a/1", 3, level=lower)
+    queue.add_after("a/1", 5, level=higher)
+    queue.add_after("a/1", 4, level=lower)
+    queue.add_after("a/0", 2, level=lower)
     clock.now += 5
     assert list(drain(queue)) == ["a/1", "a/0"]
 
@@ -290,9 +326,12 @@ def test_failed_items_block_nobody(queue: WorkQueue[str], clock: Clock) -> None:
     assert queue.take() == "a/bad"
 
 
-def test_retries_keep_their_level(queue: WorkQueue[str], clock: Clock) -> None:
-    """A failing key of the initial list does not overtake live changes when it comes again."""
-    queue.add("a/bad", low=True)
+@HIGHER_AND_LOWER
+def test_retries_keep_their_level(
+    queue: WorkQueue[str], clock: Clock, higher: Level, lower: Level
+) -> None:
+    """A failing item does not overtake those of a higher level when it comes again."""
+    queue.add("a/bad", level=lower)
     queue.take()
     queue.retry("a/bad")
     queue.done("a/bad")
@@ -300,9 +339,9 @@ def test_retries_keep_their_level(queue: WorkQueue[str], clock: Clock) -> None:
     assert queue.take() == "a/bad"
     queue.retry("a/bad")
     queue.done("a/bad")
-    queue.add_after("a/live", 0.5)
+    queue.add_after("a/good", 0.5, level=higher)
     clock.now += 1
-    assert list(drain(queue)) == ["a/live", "a/bad"]
+    assert list(drain(queue)) == ["a/good", "a/bad"]
 
 
 def test_due_while_worked_on_comes_after_done(queue: WorkQueue[str], clock: Clock) -> None:
@@ -399,92 +438,118 @@ async def test_close_hands_out_nothing_more(queue: WorkQueue[str]) -> None:
     assert queue.depth == 1
 
 
-ITEMS = st.sampled_from([f"{space}/{name}" for space in "abc" for name in range(4)])
+GROUPS = "abc"
+ITEMS = st.sampled_from([f"{space}/{name}" for space in GROUPS for name in range(4)])
+LEVELS = st.sampled_from(Level)
 
 
 class QueueMachine(RuleBasedStateMachine):
     """Drives a queue as its users do and keeps plain sets beside it.
 
-    The model knows what must still be handed out (``wanted``), what is out (``out``) and the
-    end of each delay (``delays``); order is checked by counting how often others went first.
+    The model knows what must still be handed out and how soon (``wanted``), what is out
+    (``out``) and the end of each delay (``delays``); order is checked by counting how often
+    others went first.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
         self.queue: WorkQueue[str] = WorkQueue(group=group, clock=self.clock)
-        self.wanted: set[str] = set()
-        self.low: dict[str, bool] = {}
-        self.out: dict[str, bool] = {}
-        self.delays: dict[str, tuple[float, bool]] = {}
-        self.passed: dict[str, int] = {}
+        self.wanted: dict[str, Level] = {}
+        self.out: dict[str, Level] = {}
+        self.delays: dict[str, tuple[float, Level]] = {}
+        # By level, or level and group, the picks that went to others since it began to wait.
+        self.passed: Counter[Level | tuple[Level, str]] = Counter()
+        # By level, the picks since one of its items went before one of a higher level.
+        self.since_first: dict[Level, int] = {}
 
-    def want(self, item: str, low: bool) -> None:
-        """Note that an item must be handed out."""
-        self.wanted.add(item)
-        self.low[item] = self.low.get(item, True) and low
+    def want(self, item: str, level: Level) -> None:
+        """Note that an item must be handed out; one that moves up leaves a place to no one."""
+        before = self.wanted.get(item, level)
+        self.wanted[item] = min(before, level)
+        if level < before:
+            del self.passed[before], self.passed[before, group(item)]
 
-    def delay(self, item: str, seconds: float, low: bool) -> None:
-        """Note the end of an item's delay: the soonest counts."""
-        due, was_low = self.delays.get(item, (float("inf"), True))
-        self.delays[item] = (min(due, self.clock.now + seconds), was_low and low)
+    def delay(self, item: str, seconds: float, level: Level) -> None:
+        """Note the end of an item's delay: the soonest counts, and the highest level."""
+        due, before = self.delays.get(item, (float("inf"), Level.LOW))
+        self.delays[item] = (min(due, self.clock.now + seconds), min(before, level))
 
     def settle(self) -> None:
         """Let the model's delays end, as take() does."""
-        for item, (due, low) in list(self.delays.items()):
+        for item, (due, level) in list(self.delays.items()):
             if due <= self.clock.now:
                 del self.delays[item]
-                self.want(item, low)
+                self.want(item, level)
 
-    @rule(item=ITEMS, low=st.booleans())
-    def add(self, item: str, low: bool) -> None:
+    @rule(item=ITEMS, level=LEVELS)
+    def add(self, item: str, level: Level) -> None:
         """Add at once."""
-        self.queue.add(item, low=low)
-        self.want(item, low)
+        self.queue.add(item, level=level)
+        self.want(item, level)
 
-    @rule(item=ITEMS, seconds=st.integers(1, 20), low=st.booleans())
-    def add_after(self, item: str, seconds: int, low: bool) -> None:
+    @rule(item=ITEMS, seconds=st.integers(1, 20), level=LEVELS)
+    def add_after(self, item: str, seconds: int, level: Level) -> None:
         """Add later."""
-        self.queue.add_after(item, seconds, low=low)
-        self.delay(item, seconds, low)
+        self.queue.add_after(item, seconds, level=level)
+        self.delay(item, seconds, level)
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
         """Let delays end."""
         self.clock.now += seconds
 
+    @rule(level=LEVELS, name=st.integers(0, 3))
+    def busy(self, level: Level, name: int) -> None:
+        """Work on a level whose groups all have more: that's when others could starve."""
+        for _ in range(TURN):
+            for space in GROUPS:
+                self.add(f"{space}/{name}", level)
+            self.take()
+            self.give_back(next(reversed(self.out)))
+
     @rule()
     def take(self) -> None:
         """Take an item: it was added, is with nobody else, and nobody starves for it."""
         self.settle()
-        ready = {item for item in self.wanted if item not in self.out}
+        ready = {item: level for item, level in self.wanted.items() if item not in self.out}
         item = self.queue.take()
         if item is None:
             assert not ready, "something added was lost"
             return
         assert item not in self.out, "two workers on one key"
         assert item in ready, "handed out without being added"
-        self.check_turn(item, ready)
-        self.out[item] = self.low.pop(item)
-        self.wanted.remove(item)
+        self.check_levels(ready[item], set(ready.values()))
+        self.check_groups(ready[item], group(item), ready)
+        self.out[item] = self.wanted.pop(item)
 
-    def check_turn(self, item: str, ready: set[str]) -> None:
-        """Nobody is passed more often than fairness between levels and groups allows."""
-        self.passed.pop(item, None)
-        for other in ready - {item}:
-            self.passed[other] = self.passed.get(other, 0) + 1
-            # 12 items: at most 3 groups of 4, each level's turn at least every LOW_TURN picks.
-            assert self.passed[other] <= 12 * LOW_TURN, "a group starves"
-        if not self.low[item]:
-            same = {other for other in ready if group(other) == group(item)}
-            live = [other for other in same if not self.low[other]]
-            assert item in live
+    def check_levels(self, picked: Level, waiting: set[Level]) -> None:
+        """Higher levels go first, but for one pick in TURN of each lower one that waits."""
+        for level in self.since_first:
+            self.since_first[level] += 1
+        if picked > min(waiting):
+            assert self.since_first.get(picked, TURN) >= TURN, "a higher level is kept waiting"
+            self.since_first[picked] = 0
+        del self.passed[picked]
+        for level in waiting - {picked}:
+            self.passed[level] += 1
+            assert self.passed[level] < TURN, "a level starves"
+
+    def check_groups(self, level: Level, picked: str, ready: dict[str, Level]) -> None:
+        """Of those that wait at a level, no group goes twice before another went once."""
+        del self.passed[level, picked]
+        for other in {group(item) for item, at in ready.items() if at == level} - {picked}:
+            self.passed[level, other] += 1
+            assert self.passed[level, other] < len(GROUPS), "a group starves"
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), failed=st.booleans())
     def finish(self, data: st.DataObject, failed: bool) -> None:
-        """Give an item back after a success or a failure."""
-        item = data.draw(st.sampled_from(sorted(self.out)))
+        """Give any of the items back after a success or a failure."""
+        self.give_back(data.draw(st.sampled_from(sorted(self.out))), failed=failed)
+
+    def give_back(self, item: str, *, failed: bool = False) -> None:
+        """Give an item back."""
         if failed:
             seconds = self.queue.retry(item)
             assert 0.005 <= seconds <= 300
@@ -508,7 +573,7 @@ class QueueMachine(RuleBasedStateMachine):
             del self.out[item]
         self.clock.now += 1000
         self.settle()
-        assert set(drain(self.queue)) == self.wanted
+        assert set(drain(self.queue)) == set(self.wanted)
         assert (self.queue.depth, self.queue.delayed, self.queue.processing) == (0, 0, 0)
 
 

@@ -41,7 +41,7 @@ class World:
             group=lambda item: item.key.namespace, clock=self.clock
         )
         known = {kind.name: kind for kind in kinds() if kind.name in ("pods", "secrets")}
-        self.view = View(known, NAMES, Settings(name="tenant-1"), lambda _item, _low: None)
+        self.view = View(known, NAMES, Settings(name="tenant-1"), lambda _item, _level: None)
         indexes = indexers(known.values(), NAMES)
         for at in resources(known.values()):
             self.view.add_store(*at, indexes.get(at, {}))

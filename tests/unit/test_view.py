@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from syncer import ownership
+from syncer.engine.queue import Level
 from syncer.engine.view import Item, View, indexers, resources
 from syncer.naming import Names
 from syncer.settings import Settings
@@ -54,6 +56,7 @@ KINDS = {
             related=needs_thing,
             to_virtual=lambda virtual, _h, _c: virtual,
             children=(Child("notes", "child-of"),),
+            triggers=(Trigger(Side.HOST, "notes", "child-of"),),
             on_host_gone=lambda virtual: (
                 OnHostGone.DELETE_VIRTUAL if "status" in virtual else OnHostGone.RECREATE
             ),
@@ -86,12 +89,12 @@ class World:
     """A view whose queue is a list."""
 
     def __init__(self) -> None:
-        self.queued: list[tuple[Item, bool]] = []
+        self.queued: list[tuple[Item, Level]] = []
         self.view = View(
             KINDS,
             NAMES,
             Settings(name="tenant-1"),
-            lambda item, low: self.queued.append((item, low)),
+            lambda item, level: self.queued.append((item, level)),
         )
         indexes = indexers(KINDS.values(), NAMES)
         for at in resources(KINDS.values()):
@@ -105,8 +108,12 @@ class World:
         self.view.store(side, resource).apply(obj, **how)
 
     def taken(self) -> list[str]:
-        """What was queued since the last call, as ``kind key`` with ``low`` where it may yield."""
-        found = [f"{item.kind} {item.key}{' low' if low else ''}" for item, low in self.queued]
+        """What was queued since the last call, as ``kind key``."""
+        return [item for item, _ in self.taken_at()]
+
+    def taken_at(self) -> list[tuple[str, Level]]:
+        """What was queued since the last call, as ``kind key``, and how soon it is wanted."""
+        found = [(f"{item.kind} {item.key}", level) for item, level in self.queued]
         self.queued.clear()
         return found
 
@@ -169,12 +176,57 @@ def test_a_quiet_kind_ignores_the_answers_to_its_own_virtual_writes(world: World
     assert world.taken() == ["users default/u"]
 
 
-def test_the_initial_list_and_what_comes_from_the_host_yield(world: World) -> None:
-    """Live changes of the tenant's overtake a cold start and the host's events."""
-    world.put(Side.VIRTUAL, "users", virtual("u"), initial=True)
-    assert world.taken() == ["users default/u low"]
-    world.put(Side.HOST, "notes", {"metadata": {"name": "n", "namespace": "host-ns", "uid": "1"}})
-    assert world.taken() == ["notes host-ns/n low"]
+NOTE = {
+    "metadata": {"name": "n", "namespace": "host-ns", "uid": "1"},
+    "spec": {"of": "default/u"},
+}
+USES_A = {"things": [{"name": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("side", "resource", "obj", "levels"),
+    [
+        (Side.VIRTUAL, "users", virtual("u"), {"users default/u": Level.LIVE}),
+        (
+            Side.VIRTUAL,
+            "users",
+            virtual("u", spec=USES_A),
+            {"users default/u": Level.LIVE, "things default/a": Level.LIVE},
+        ),
+        (
+            Side.VIRTUAL,
+            "things",
+            virtual("single"),
+            {"things default/single": Level.LIVE, "only-this default/single": Level.URGENT},
+        ),
+        (Side.HOST, "things", copy_of(virtual("a")), {"things default/a": Level.URGENT}),
+        (Side.HOST, "notes", NOTE, {"notes host-ns/n": Level.LOW, "users default/u": Level.URGENT}),
+    ],
+    ids=[
+        "the tenant's change",
+        "what the tenant begins to use",
+        "what is made for others",
+        "host copy",
+        "mirrored, and what has it for a child",
+    ],
+)
+def test_what_the_host_says_of_work_begun_goes_first(
+    world: World, side: Side, resource: str, obj: Object, levels: dict[str, Level]
+) -> None:
+    """Work begun goes before the tenant's changes, and those before mirrored objects."""
+    world.put(side, resource, deepcopy(obj))
+    assert dict(world.taken_at()) == levels
+
+
+@pytest.mark.parametrize("side", Side)
+def test_the_initial_list_yields(world: World, side: Side) -> None:
+    """A cold start is overtaken by everything that changes, whoever looks at what is listed."""
+    ref = Ref(side, "users", Key("default", "u"))
+    world.view.looked_at(Item("things", Key("default", "t")), [ref])
+    obj = virtual("u", spec=USES_A)
+    world.put(side, "users", obj if side is Side.VIRTUAL else copy_of(obj), initial=True)
+    found = world.taken_at()
+    assert {level for _, level in found} == {Level.LOW}
 
 
 def test_a_kind_about_one_object_is_queued_for_it_alone(world: World) -> None:
@@ -195,6 +247,21 @@ def test_who_looked_at_an_object_is_queued_when_it_changes(world: World) -> None
     world.view.looked_at(item, [])
     world.put(Side.VIRTUAL, "things", virtual("wanted", spec={}))
     assert "users default/u" not in world.taken()
+
+
+@pytest.mark.parametrize("side", Side)
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [("users", Level.URGENT), ("only-this", Level.URGENT), ("notes", Level.LOW)],
+)
+def test_who_waits_for_an_object_goes_first(
+    world: World, side: Side, kind: str, level: Level
+) -> None:
+    """What was begun and waits for a change goes on before new work; mirrored objects may yield."""
+    item = Item(kind, Key("default", "waiting"))
+    world.view.looked_at(item, [Ref(side, "things", Key("default", "wanted"))])
+    world.put(side, "things", virtual("wanted"))
+    assert (f"{kind} default/waiting", level) in world.taken_at()
 
 
 def test_a_context_holds_what_was_declared(world: World) -> None:
