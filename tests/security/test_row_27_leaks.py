@@ -108,7 +108,6 @@ async def test_a_dump_of_the_tenant_names_nothing_of_the_host(pair: Pair, namesp
     await in_phase(pair, "x" * 60, namespace)
     await told(pair.virtual, namespace, "clash", "unmanaged")
     await told(pair.virtual, namespace, "unbound", "", "FailedScheduling")
-    await told(pair.virtual, namespace, "disk", "", "ProvisioningFailed")
     await _complain(pair, "web", namespace)
     uids = {
         each["metadata"]["uid"]
