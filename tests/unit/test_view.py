@@ -290,7 +290,7 @@ def test_a_pair_shows_only_a_host_copy_that_is_ours(world: World) -> None:
 
 def test_a_pair_knows_the_children_that_are_not_leaving(world: World) -> None:
     """Children are found by their index, with the UID of the owner they were made for."""
-    child = {
+    child: Object = {
         "metadata": {"name": "n", "namespace": "host-ns", "uid": "c"},
         "spec": {"of": "default/u"},
     }
