@@ -171,7 +171,7 @@ def merge_metadata(wanted: Object, host: Object) -> None:
     elif _unrecorded(annotations) != _unrecorded(metadata.get("annotations") or {}):
         metadata["annotations"] = annotations
     if owners := target.get("ownerReferences"):
-        metadata["ownerReferences"] = _with_owner(metadata.get("ownerReferences") or [], owners[0])
+        metadata["ownerReferences"] = with_owner(metadata.get("ownerReferences") or [], owners[0])
 
 
 def _unrecorded(annotations: dict[str, str]) -> dict[str, str]:
@@ -180,8 +180,13 @@ def _unrecorded(annotations: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in annotations.items() if key not in records}
 
 
-def _with_owner(present: Iterable[Object], owner: Object) -> list[Object]:
-    """Replace the reference to the same Service by name, keep those of others."""
+def with_owner(present: Iterable[Object], owner: Object) -> list[Object]:
+    """Replace the reference to the same Service by name, keep those of others.
+
+    Args:
+        present: an object's owner references.
+        owner: the reference it should have.
+    """
     others = [
         ref
         for ref in present

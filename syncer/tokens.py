@@ -40,11 +40,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("tokens")
 
 
 class _Due(NamedTuple):
-    """When the tokens of a pod (by UID) are renewed, and in which Secret they are, if in one."""
+    """When the tokens of a pod (by UID) are renewed; in which Secret they are, if in one, whose."""
 
     uid: str
     time: float
     secret: Key | None
+    owner: Object | None
 
 
 class PodTokens:
@@ -117,8 +118,9 @@ class PodTokens:
             ApiError, TransportError, GateClosedError, NotReadyError, NotConfirmedError.
         """
         uid = virtual["metadata"]["uid"]
-        known = self._due.get(item)
-        if known is not None and known.uid == uid and self._now() < known.time:
+        known, owner = self._due.get(item), self._view.owner
+        same = known is not None and (known.uid, known.owner) == (uid, owner)
+        if known is not None and same and self._now() < known.time:
             secrets = self._view.store(Side.HOST, SECRETS.full_name)
             if known.secret is None or known.secret in secrets:
                 self._come_back(item, known.time)
@@ -133,7 +135,7 @@ class PodTokens:
             due = await self._keep_secret(virtual, host, needed)
             secret = tokens.secret_key(virtual, self._names)
         self._forget_gone()
-        self._due[item] = _Due(uid, due, secret)
+        self._due[item] = _Due(uid, due, secret, owner)
         self._come_back(item, due)
 
     def _come_back(self, item: Item, due: float) -> None:
@@ -156,7 +158,9 @@ class PodTokens:
         """
         secret = self._secret(virtual, host)
         due = self._secret_due(virtual, secret, needed) if secret else 0.0
-        if due > self._now():
+        if secret is not None and due > self._now():
+            if patch := make_patch(secret, self._owned(secret)):
+                await self._writers[Side.HOST].patch(SECRETS, key_of(secret), patch)
             return due
         fresh = await self._request(virtual, needed)
         await self._put(virtual, host, secret, fresh)
@@ -214,6 +218,14 @@ class PodTokens:
             tokens.due_at(b64decode(data[want.key]).decode(errors="replace")) for want in needed
         )
 
+    def _owned(self, secret: Object) -> Object:
+        """Give a Secret with the present owner, so that none of the past takes it along."""
+        if self._view.owner is None:
+            return secret
+        metadata = secret["metadata"]
+        owners = ownership.with_owner(metadata.get("ownerReferences") or (), self._view.owner)
+        return {**secret, "metadata": {**metadata, "ownerReferences": owners}}
+
     async def _put(
         self,
         virtual: Object,
@@ -246,11 +258,12 @@ class PodTokens:
                     "is taken on the host; rename the pod, or the Secret "
                     f"{virtual['metadata']['name']}-sa-token"
                 )
+        owned = self._owned(secret)
         target = {
-            **secret,
+            **owned,
             "data": wanted["data"],
             "metadata": {
-                **secret["metadata"],
+                **owned["metadata"],
                 "labels": {
                     **(secret["metadata"].get("labels") or {}),
                     **wanted["metadata"]["labels"],
