@@ -300,6 +300,7 @@ class App:
         if before is not None and before != self._view.owner:
             log.warning("owner made again", service=str(key))
             self._enqueue_all()
+        self._guard.owned_by(change.new.uid)
 
     def _state_changed(self, change: Change) -> None:
         store = self._view.store(Side.HOST, OWN_STATE)

@@ -165,6 +165,7 @@ class Guard:
         self._uid = ""
         self._state_uid = ""
         self._owner_uid = ""
+        self._refusals = 0
         self._written = asyncio.Event()
         self._recorded = 0
         self._checks: dict[Side, asyncio.Task[bool]] = {}
@@ -186,6 +187,7 @@ class Guard:
         Raises:
             ApiError, TransportError: a server could not be asked; ask again.
         """
+        refusals = self._refusals
         kube_system = await self._get(self._virtual, NAMESPACES, Key("", "kube-system"))
         if kube_system is None:
             reason = "the virtual cluster has no namespace kube-system yet"
@@ -210,6 +212,8 @@ class Guard:
             config_map = await self._record(version, exists=config_map is not None)
         self._state_uid = config_map["metadata"]["uid"]
         self._recorded = version
+        if refusals != self._refusals:
+            return False  # refused for another reason while the servers were asked
         accepted = recorded is not None and bool(recorded.accept)
         self._gate.open(self.HOLDER)
         if accepted:
@@ -232,7 +236,12 @@ class Guard:
             f"restored? To go on: {self._how(self._uid)}"
         )
 
+    def owned_by(self, uid: str) -> None:
+        """Take over a new owner; all copies have been queued to be given it."""
+        self._owner_uid = uid
+
     def _refuse(self, reason: str) -> None:
+        self._refusals += 1
         log.error("refused", reason=reason)
         self._gate.close(self.HOLDER, reason)
 
@@ -285,10 +294,7 @@ class Guard:
             service = await self._get(self._host, SERVICES, self._owner)
             if service is None or "deletionTimestamp" in service["metadata"]:
                 return False
-            if service["metadata"]["uid"] == self._owner_uid:
-                return True
-            self._owner_uid = service["metadata"]["uid"]
-            return False
+            return bool(service["metadata"]["uid"] == self._owner_uid)
         config_map = await self._get(self._host, CONFIG_MAPS, self._key)
         if config_map is not None and config_map["metadata"]["uid"] == self._state_uid:
             return True

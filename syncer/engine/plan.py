@@ -133,6 +133,7 @@ class Pair:
         host: gives a fresh copy of the host object if it is ours, or ``None``.
         host_key: where the host copy is or would be.
         virtual_deleted: UID of the virtual object whose deletion the watch witnessed, or ``None``.
+        host_deleted: the same for the host object.
         children: host children by (resource, key, uid, UID mark of the owner).
         owner: owner reference for host objects, or ``None``.
     """
@@ -142,6 +143,7 @@ class Pair:
     host: Callable[[], Object | None]
     host_key: Key
     virtual_deleted: str | None = None
+    host_deleted: str | None = None
     children: tuple[tuple[str, Key, str, str | None], ...] = ()
     owner: Object | None = None
 
@@ -213,10 +215,13 @@ def _deleting(
     metadata = virtual["metadata"]
     grace = metadata.get("deletionGracePeriodSeconds") if kind.graceful else None
     if host is None:
-        done: list[Action] = _children(pair, alive=None)
+        done: list[Action] = []
         if kind.graceful and grace != 0:
-            done.append(_delete_virtual(pair, virtual, "its host copy is gone", grace=0))
-        return done
+            started = kind.on_host_gone(virtual) is not OnHostGone.RECREATE
+            look = started and pair.host_deleted is None
+            gone = _delete_virtual(pair, virtual, "its host copy is gone", grace=0, confirm=look)
+            done.append(gone)
+        return done + _children(pair, alive=None)
     actions: list[Action] = []
     host_grace = host["metadata"].get("deletionGracePeriodSeconds")
     if not _leaving(host):

@@ -384,9 +384,11 @@ class Reconciler:
     async def _confirm_absent(self, kind: Kind, pair: Pair, side: Side) -> None:
         """Look on the live server for what the store says is not there.
 
+        A host object of that name which plainly is somebody else's doesn't count.
+
         Raises:
             NotConfirmedError: it is there: the store is put right.
-            ApiError: an object that isn't ours is there.
+            ApiError: it may be there, but its marks no longer say so.
         """
         key = pair.key if side is Side.VIRTUAL else pair.host_key
         live = await self._writers[side].get(kind.resource, key)
@@ -395,6 +397,8 @@ class Reconciler:
         if side is Side.HOST:
             owner = ownership.virtual_key(live, self._names)
             if owner != pair.key:
+                if ownership.annotation(live, ownership.OBJECT_NAME) is None:
+                    return
                 raise _in_the_way(kind, owner, f"GET {kind.resource.path(key.namespace, key.name)}")
         self._view.store(side, kind.resource.full_name).apply(live, live=True)
         self._relist(side, kind.resource.full_name)

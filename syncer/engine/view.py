@@ -217,6 +217,7 @@ class View:
             owned,
             host_key,
             virtual_deleted=virtual.deleted_uid(key),
+            host_deleted=host.deleted_uid(host_key),
             children=tuple(self._children(kind, key)),
             owner=self.owner,
         )

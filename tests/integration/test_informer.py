@@ -176,7 +176,7 @@ async def test_own_writes_amid_reconnects_are_no_rewind(
 
         await asyncio.gather(*(write(number) for number in range(6)))
         await follower.agrees(virtual)
-        assert min(follower.restarts("asked"), follower.restarts("lost")) > 5
+        assert min(follower.restarts("asked"), follower.restarts("lost")) > 1
         assert follower.rewinds == []
         assert follower.restarts("disordered") == 0
         assert follower.deleted() == set()

@@ -228,6 +228,14 @@ def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False
             id="host gone while virtual deleting: virtual finalised",
         ),
         pytest.param(
+            replace(GRACEFUL, on_host_gone=lambda _v: OnHostGone.DELETE_VIRTUAL),
+            virtual_object(**LEAVING),
+            None,
+            None,
+            [(Side.VIRTUAL, "v1", 0, True, False)],
+            id="the host copy of a started one is missing, unseen: finalised after a look",
+        ),
+        pytest.param(
             GRACEFUL,
             virtual_object(**{**LEAVING, "deletionGracePeriodSeconds": 0}),
             None,
