@@ -72,6 +72,17 @@ class Names:
         """Translate the name of a namespaced object; ``""`` stays ``""``."""
         return safe_concat(name, "x", namespace, "x", self.tenant) if name else ""
 
+    def is_shortened(self, name: str, namespace: str) -> bool:
+        """Say whether :meth:`host_name` cuts: another tenant's object may then have that name.
+
+        Whole names are one tenant's only, as no tenant's name holds ``-x-`` or starts ``x-``.
+        """
+        return len(name) > self.longest(namespace)
+
+    def longest(self, namespace: str) -> int:
+        """Give the length of the longest name in a namespace that :meth:`host_name` keeps whole."""
+        return MAX_NAME - len(self.tenant) - len(namespace) - len("-x--x-")
+
     def host_name_cluster(self, name: str) -> str:
         """Translate the name of a cluster-scoped object; ``""`` stays ``""``."""
         if not name:

@@ -197,6 +197,13 @@ def _dns_label(value: str) -> str:
     return value
 
 
+def _tenant_name(value: str) -> str:
+    """Refuse what makes one host name two tenants': ``a-x-b`` and ``b``, ``x-b`` and ``b``."""
+    if "-x-" in f"-{value}":
+        raise ValueError('must not contain "-x-" or start with "x-": that separates names on hosts')
+    return value
+
+
 def _dns_subdomain(value: str) -> str:
     if value and (len(value) > 253 or not DNS1123_SUBDOMAIN.fullmatch(value)):
         raise ValueError(
@@ -316,6 +323,7 @@ Bool: TypeAlias = Annotated[bool, BeforeValidator(go_bool)]
 Count: TypeAlias = Annotated[int, BeforeValidator(_integer), Field(ge=1, le=10_000)]
 Words: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_words)]
 DnsLabel: TypeAlias = Annotated[str, AfterValidator(_dns_label)]
+TenantName: TypeAlias = Annotated[DnsLabel, AfterValidator(_tenant_name)]
 DnsName: TypeAlias = Annotated[str, AfterValidator(_dns_subdomain)]
 Word: TypeAlias = Annotated[str, AfterValidator(_one_word)]
 NodeSelector: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_node_selector)]
@@ -333,7 +341,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     # Deprecated ones stand first: the fields that replace them look at them.
-    suffix: Annotated[DnsLabel, Option(_DEPRECATED, "NAME", deprecated="use --name")] = Field(
+    suffix: Annotated[TenantName, Option(_DEPRECATED, "NAME", deprecated="use --name")] = Field(
         default="", description="Name of the virtual cluster, where --name is not given."
     )
     fake_nodes: Annotated[Bool, Option(_DEPRECATED, deprecated="use --sync=nodes")] = Field(
@@ -353,10 +361,10 @@ class Settings(BaseModel):
         DnsLabel, Option("API servers", flag=False, ambient="NAMESPACE")
     ] = Field(default="default", description="Host namespace that the syncer itself runs in.")
 
-    name: Annotated[DnsLabel, Option("The virtual cluster", "NAME", shown_default="vcluster")] = (
+    name: Annotated[TenantName, Option("The virtual cluster", "NAME", shown_default="vcluster")] = (
         Field(
             default="",
-            description="Name of the virtual cluster; every host object's name ends with it.",
+            description='Name of the virtual cluster, without "-x-"; ends host objects\' names.',
             validate_default=True,
         )
     )

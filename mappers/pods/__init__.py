@@ -10,6 +10,8 @@ Rewritten: names of config maps, secrets, claims (of generic ephemeral volumes t
     (:mod:`~mappers.pods.tokens`); DNS, host name and aliases (:mod:`~mappers.pods.dns`,
     :mod:`~mappers.pods.hosts`); affinity, anti-affinity and spreading
     (:mod:`~mappers.pods.affinity`); host paths that name pods (:mod:`~mappers.pods.hostpath`);
+    references whose host name is shortened, and could be another tenant's object's, only once
+    that is seen to be our copy (:mod:`~mappers.pods.shortened`);
     service account and priority class; enforced tolerations and node labels
     (:mod:`~mappers.pods.placement`).
 

@@ -24,6 +24,7 @@ from mappers.pods import (
     metadata,
     placement,
     references,
+    shortened,
     volumes,
 )
 from syncer.types import (
@@ -69,6 +70,7 @@ def related(virtual: Object, host: Object | None, ctx: Context) -> list[Need]:
     if host is None:
         needs.append(dns_ref(ctx))
         needs += _env_needs(spec, namespace)
+        needs += shortened.needs(virtual, host, ctx)
         if spec.get("nodeName"):
             needs.append(placement.node_ref(spec["nodeName"]))
         if affinity.needs_namespaces(spec.get("affinity")):
@@ -76,6 +78,7 @@ def related(virtual: Object, host: Object | None, ctx: Context) -> list[Need]:
         return needs
     if _ephemeral(virtual) - _ephemeral(host):
         needs += _env_needs(spec, namespace)
+        needs += shortened.needs(virtual, host, ctx)
     if metadata.SCHEDULING_GATES in (host["metadata"].get("annotations") or {}):
         needs.append(Ref(Side.HOST, "pods", key_of(host)))
     if node := host["spec"].get("nodeName"):
@@ -133,6 +136,7 @@ def to_host(virtual: Object, ctx: Context) -> Object | Blocked | Refused:
         "spec": spec,
     }
     if not creating:
+        _hold_back(spec, virtual, ctx)
         if own := conditions.of_tenant(virtual):
             wanted["status"] = {"conditions": own}
         return wanted
@@ -147,6 +151,20 @@ def to_host(virtual: Object, ctx: Context) -> Object | Blocked | Refused:
             )
         )
     return wanted
+
+
+def _hold_back(spec: Object, virtual: Object, ctx: Context) -> None:
+    """Leave out the new ephemeral containers that name objects which are not there yet."""
+    namespace = virtual["metadata"]["namespace"]
+    for container in virtual["spec"].get("ephemeralContainers") or ():
+        waits = shortened.ephemeral_hindrance(container, namespace, ctx)
+        if waits is None:
+            continue
+        name = container["name"]
+        held = [item for item in spec["ephemeralContainers"] if item["name"] != name]
+        spec["ephemeralContainers"] = held
+        if waits.event:
+            ctx.notices.append(Notice("SyncError", f"ephemeral container {name!r}: {waits.reason}"))
 
 
 def _gated_host(virtual: Object, ctx: Context) -> Object | None:
@@ -173,7 +191,7 @@ def _hindrance(virtual: Object, ctx: Context) -> Blocked | Refused | None:
             on=ref,
             event=True,
         )
-    return None
+    return shortened.hindrance(virtual, ctx)
 
 
 def _kubernetes(ctx: Context) -> Object | None:
@@ -206,8 +224,12 @@ def _settle_names(spec: Object, virtual: Object, ctx: Context) -> None:
 def _host_spec(virtual: Object, ctx: Context) -> Object:
     """Build the spec; what only a creation needs is left to :func:`_settle_names`."""
     namespace = virtual["metadata"]["namespace"]
-    translate = ctx.names.host_name
-    given = references.renamed(virtual["spec"], lambda name: translate(name, namespace))
+    uid = virtual["metadata"]["uid"]
+
+    def rename(name: str, target: str) -> str:
+        return shortened.host_name(target, Key(namespace, name), uid, ctx)
+
+    given = references.renamed(virtual["spec"], rename)
     spec = {key: value for key, value in given.items() if key in fields.PASSED}
     spec["automountServiceAccountToken"] = False
     spec["enableServiceLinks"] = False

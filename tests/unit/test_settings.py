@@ -23,6 +23,7 @@ from syncer.settings import (
 )
 
 NOWHERE = Path("/nonexistent/namespace")
+NAME_RULE = 'must not contain "-x-" or start with "x-": that separates names on hosts'
 LABEL_RULE = (
     'must be a DNS label: lower case letters, digits and "-", at most 63 characters, '
     "with a letter or digit at both ends"
@@ -61,6 +62,7 @@ def as_file(directory: Path, text: str) -> str:
         pytest.param("node_selector", "", {}, id="empty selector"),
         pytest.param("sync", [""], (), id="empty list"),
         pytest.param("name", "my-vc", "my-vc", id="name"),
+        pytest.param("name", "a-x", "a-x", id="name that only ends like a separator"),
         pytest.param("set_owner", "false", False, id="boolean"),
         pytest.param("set_owner", "F", False, id="boolean as in Go"),
         pytest.param("workers", "7", 7, id="number"),
@@ -92,6 +94,9 @@ def test_values_are_parsed(field: str, text: object, expected: object) -> None:
         pytest.param("name", "My", f'--name="My": {LABEL_RULE}', id="upper case"),
         pytest.param("name", "a.b", f'--name="a.b": {LABEL_RULE}', id="dot"),
         pytest.param("name", "a\n", f'--name="a\\n": {LABEL_RULE}', id="newline stays one line"),
+        pytest.param("name", "a-x-b", f'--name="a-x-b": {NAME_RULE}', id="separator in name"),
+        pytest.param("name", "x-b", f'--name="x-b": {NAME_RULE}', id="separator before name"),
+        pytest.param("suffix", "a-x-b", f'--suffix="a-x-b": {NAME_RULE}', id="separator in suffix"),
         pytest.param("name", "a" * 64, f'--name="{"a" * 64}": {LABEL_RULE}', id="too long"),
         pytest.param(
             "target_namespace", "-a", f'--target-namespace="-a": {LABEL_RULE}', id="namespace"

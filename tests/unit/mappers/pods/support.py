@@ -149,6 +149,17 @@ def copy(obj: Object) -> Object:
     return fresh
 
 
+def synced(resource: str, name: str) -> dict[Ref, Object | None]:
+    """Give an object of the pod's namespace and its host copy, for a context's world."""
+    key = Key(NAMESPACE, name)
+    virtual = {"metadata": {"name": name, "namespace": NAMESPACE, "uid": "u"}}
+    made = ownership.stamp({}, virtual, NAMES, None)
+    return {
+        Ref(Side.VIRTUAL, resource, key): virtual,
+        Ref(Side.HOST, resource, NAMES.host_key(key)): made,
+    }
+
+
 def host_name(name: str) -> str:
     """Translate a name in the pod's namespace."""
     return NAMES.host_name(name, NAMESPACE)

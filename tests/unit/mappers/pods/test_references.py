@@ -22,6 +22,7 @@ from tests.unit.mappers.pods.support import (
     host_name,
     on_host,
     pod,
+    synced,
     wanted,
 )
 
@@ -67,7 +68,7 @@ def strings(value: Any) -> Iterator[str]:
 def test_pod_that_names_nothing_is_shared() -> None:
     """A spec without references is given back itself, not copied."""
     spec = pod()["spec"]
-    assert references.renamed(spec, NAMES.tenant.join) is spec
+    assert references.renamed(spec, lambda name, _target: host_name(name)) is spec
 
 
 @pytest.mark.parametrize("row", references.RENAMED, ids=lambda row: row.path)
@@ -128,7 +129,10 @@ def test_no_name_of_the_tenant_leaks(stem: str) -> None:
     """No string on a host pod equals the name of one of the tenant's objects."""
     names = {row: f"{stem}-mine-{number}" for number, row in enumerate(references.RENAMED)}
     virtual = _everything(names)
-    made = wanted(virtual, pod())
+    world = {
+        ref: obj for row, name in names.items() for ref, obj in synced(row.target, name).items()
+    }
+    made = wanted(virtual, pod(), world=world)
     assert not set(names.values()) & set(strings(made))
     assert {host_name(name) for name in names.values()} <= set(strings(made))
 
