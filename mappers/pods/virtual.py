@@ -117,7 +117,17 @@ def to_virtual(virtual: Object, host: Object | None, ctx: Context) -> Object | B
             if node is None:
                 return Blocked(f"waiting for Node {node_name}", on=ref)
             spec = {**spec, "nodeName": node_name}
-    return {**virtual, "spec": spec, "status": virtual_status(virtual, host, node, ctx)}
+    status = virtual_status(virtual, host, node, ctx)
+    before = virtual.get("status") or {}
+    if spec is not virtual["spec"] and _unscheduled(status) == _unscheduled(before):
+        status = before  # the Binding says that much itself
+    return {**virtual, "spec": spec, "status": status}
+
+
+def _unscheduled(status: Object) -> Object:
+    """Give a status without what it says of scheduling."""
+    others = [item for item in status.get("conditions") or () if item["type"] != "PodScheduled"]
+    return {**status, "conditions": others}
 
 
 def virtual_status(virtual: Object, host: Object, node: Object | None, ctx: Context) -> Object:

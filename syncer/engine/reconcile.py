@@ -32,6 +32,8 @@ from syncer.types import Direction, Key, Kind, Notice, Object, Query, Ref, Resou
 
 PASSING_SECONDS: Final = 15.0
 """Longest pause after troubles of a whole server, which end for all objects at once."""
+SETTLE_SECONDS: Final = 1.0
+"""How long an object that is copied up may change before it is looked at."""
 _REMEMBERED: Final = 4096
 _LEAVING: Final = ("deletionTimestamp", "deletionGracePeriodSeconds", "finalizers")
 
@@ -134,9 +136,16 @@ class Reconciler:
         self._told: OrderedDict[Item, frozenset[Notice]] = OrderedDict()
 
     def enqueue(self, item: Item, level: Level = Level.LIVE) -> None:
-        """Queue an item because something it looks at has changed."""
+        """Queue an item because something it looks at has changed.
+
+        What only comes up from the host (events) settles for a moment first: repeats become one
+        write, and a burst's workloads go before the tales of them.
+        """
         self._seen.setdefault(item, self._clock())
-        self._queue.add(item, level=level)
+        if self._kinds[item.kind].direction is Direction.TO_VIRTUAL:
+            self._queue.add_after(item, SETTLE_SECONDS, level=level)
+        else:
+            self._queue.add(item, level=level)
 
     async def work(self) -> None:
         """Work until the queue is closed; several of these run side by side.

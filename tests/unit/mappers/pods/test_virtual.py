@@ -62,6 +62,17 @@ def test_nothing_changes_on_an_unchanged_pair() -> None:
     assert back(copy(first), host, NODE) == first
 
 
+def test_a_binding_says_itself_that_the_pod_is_scheduled() -> None:
+    """A host pod that is scheduled and no more needs no status written beside the Binding."""
+    before = {"phase": "Pending", "qosClass": "Burstable"}
+    host = _host()
+    host["status"] = {**before, "conditions": [_condition("PodScheduled")]}
+    answer = back(pod(status=before), host, NODE)
+    assert (answer["spec"]["nodeName"], answer["status"]) == ("node-1", before)
+    host["status"]["phase"] = "Running"
+    assert back(pod(status=before), host, NODE)["status"]["phase"] == "Running"
+
+
 def test_times_of_conditions_are_no_change() -> None:
     """A condition that differs in its times only stays as the virtual pod has it."""
     before = {"conditions": [_condition("Ready", when="2020"), _condition("PodScheduled")]}
