@@ -77,7 +77,7 @@ class Names:
 
         Whole names are one tenant's only, as no tenant's name holds ``-x-`` or starts ``x-``.
         """
-        return len(name) > self.longest(namespace)
+        return bool(name) and len(name) > self.longest(namespace)
 
     def longest(self, namespace: str) -> int:
         """Give the length of the longest name in a namespace that :meth:`host_name` keeps whole."""
