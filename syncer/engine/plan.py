@@ -134,7 +134,7 @@ class Pair:
         host_key: where the host copy is or would be.
         virtual_deleted: UID of the virtual object whose deletion the watch witnessed, or ``None``.
         host_deleted: the same for the host object.
-        children: host children by (resource, key, uid, UID mark of the owner).
+        children: gives host children: (resource, key, uid, UID mark of the owner).
         owner: owner reference for host objects, or ``None``.
     """
 
@@ -144,7 +144,7 @@ class Pair:
     host_key: Key
     virtual_deleted: str | None = None
     host_deleted: str | None = None
-    children: tuple[tuple[str, Key, str, str | None], ...] = ()
+    children: Callable[[], tuple[tuple[str, Key, str, str | None], ...]] = tuple
     owner: Object | None = None
 
 
@@ -404,6 +404,8 @@ def _updates(
     Each write's target builds on the one before.
     """
     actions: list[Action] = []
+    if actual == target:  # the usual case, and much the cheapest to find
+        return actions
     state = target
     for path in (path for part in parts for path in part.paths):
         state = graft(state, actual, path)
@@ -460,7 +462,7 @@ def _children(pair: Pair, alive: str | None) -> list[Action]:
     """Remove the children that no living owner (by UID) keeps."""
     return [
         Delete(Side.HOST, key, uid, "its owner is gone", resource=resource)
-        for resource, key, uid, owner in pair.children
+        for resource, key, uid, owner in pair.children()
         if owner is None or owner != alive
     ]
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, overload
 from syncer import ownership, paths
 from syncer.engine.plan import Pair
 from syncer.engine.queue import Level
-from syncer.kube.store import Change, Lister, Store
+from syncer.kube.store import Change, Lister, Meta, Store
 from syncer.naming import Names
 from syncer.settings import Settings
 from syncer.types import (
@@ -205,10 +205,18 @@ class View:
         host = self._stores[Side.HOST, kind.resource.full_name]
         host_key = self._names.host_key(key)
 
+        known: Meta | None = None
+
         def owned() -> Object | None:
+            nonlocal known
             obj = host.get(host_key)
-            if obj is None or ownership.virtual_key(obj, self._names) != key:
+            if obj is None:
                 return None
+            meta = host.meta(host_key)
+            if meta != known:  # whose it is, is asked once for each state
+                if ownership.virtual_key(obj, self._names) != key:
+                    return None
+                known = meta
             return obj
 
         return Pair(
@@ -218,7 +226,7 @@ class View:
             host_key,
             virtual_deleted=virtual.deleted_uid(key),
             host_deleted=host.deleted_uid(host_key),
-            children=tuple(self._children(kind, key)),
+            children=lambda: tuple(self._children(kind, key)),
             owner=self.owner,
         )
 

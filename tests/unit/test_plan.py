@@ -410,7 +410,7 @@ def test_children_go_only_once_the_copy_is_known_to_be_gone() -> None:
     """The deletion that looks at the host comes first: when it finds the copy, nothing is lost."""
     child = ("secrets", Key("host-ns", "token"), "c1", "v1")
     kind = replace(GRACEFUL, on_host_gone=lambda _virtual: OnHostGone.DELETE_VIRTUAL)
-    first, second = plan(kind, pair(virtual_object(), None, children=(child,)), context())
+    first, second = plan(kind, pair(virtual_object(), None, children=lambda: (child,)), context())
     assert isinstance(first, Delete)
     assert isinstance(second, Delete)
     assert (first.side, first.confirm) == (Side.VIRTUAL, True)
@@ -427,10 +427,10 @@ def test_skip_backsync_keeps_an_orphan() -> None:
 def test_children_go_after_the_copy() -> None:
     """Children are removed when both sides are gone, not while the host copy is there."""
     child = ("secrets", Key("host-ns", "token"), "c1", "v1")
-    [action] = plan(KIND, pair(None, None, children=(child,)), context())
+    [action] = plan(KIND, pair(None, None, children=lambda: (child,)), context())
     assert isinstance(action, Delete)
     assert (action.resource, action.key, action.uid) == ("secrets", Key("host-ns", "token"), "c1")
-    actions = plan(KIND, pair(None, host_object(), children=(child,)), context())
+    actions = plan(KIND, pair(None, host_object(), children=lambda: (child,)), context())
     assert [action.resource for action in actions if isinstance(action, Delete)] == [""]
 
 

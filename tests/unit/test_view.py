@@ -297,10 +297,10 @@ def test_a_pair_knows_the_children_that_are_not_leaving(world: World) -> None:
     child["metadata"]["annotations"] = {ownership.OBJECT_UID: "v-u"}
     world.put(Side.HOST, "notes", child)
     pair = world.view.pair(KINDS["users"], Key("default", "u"))
-    assert pair.children == (("notes", Key("host-ns", "n"), "c", "v-u"),)
+    assert pair.children() == (("notes", Key("host-ns", "n"), "c", "v-u"),)
     child["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     world.put(Side.HOST, "notes", child)
-    assert world.view.pair(KINDS["users"], Key("default", "u")).children == ()
+    assert world.view.pair(KINDS["users"], Key("default", "u")).children() == ()
 
 
 def test_everything_names_each_key_either_side_knows(world: World) -> None:

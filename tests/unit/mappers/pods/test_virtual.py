@@ -202,7 +202,12 @@ def test_resize_comes_back() -> None:
     assert status["resize"] == "InProgress"
 
 
-OF_1_36: Object = {"allocatedResourcesStatus": [], "user": {}, "resources": {}, "allocatedResources": {}}
+OF_1_36: Object = {
+    "allocatedResourcesStatus": [],
+    "user": {},
+    "resources": {},
+    "allocatedResources": {},
+}
 
 
 @pytest.mark.parametrize(
