@@ -361,7 +361,8 @@ class Informer:
         """Put a complete list into the store, if it is of the present."""
         if version < snapshot.floor and not snapshot.rewound:
             return _rewound(version, snapshot.floor)
-        self._store.replace(snapshot, version, initial=not self.synced)
+        if self._store.replace(snapshot, version, initial=not self.synced):
+            self._asked = True  # nobody saw these objects go: was the list whole?
         self._snapshot = None
         self._synced.set()
         self._settled.set()

@@ -391,7 +391,7 @@ class Store:
         """
         return Snapshot(self, self._encode, self._highest, rewound=rewound)
 
-    def replace(self, snapshot: Snapshot, version: int, *, initial: bool = False) -> None:
+    def replace(self, snapshot: Snapshot, version: int, *, initial: bool = False) -> int:
         """Make the store equal to a complete list, and report what differs.
 
         What is newer than the list stays: it came with answers to own writes.
@@ -400,18 +400,22 @@ class Store:
             snapshot: the list.
             version: the list's resource version.
             initial: passed on to the changes.
+
+        Returns:
+            How many objects were dropped only because the list lacks them.
         """
         rewound = snapshot.rewound
         if rewound:
             self._tombstones.clear()
             self._version = self._highest = 0
-        changes = self._take(snapshot, version)
-        changes += self._sweep(snapshot, version)
+        dropped = self._sweep(snapshot, version)
+        changes = [*self._take(snapshot, version), *dropped]
         for key, meta in snapshot.gone.items():
             self._bury(key, meta)
         self.advance(version)
         for key, old, new in changes:
             self._report(key, old, new, initial=initial, own=False)
+        return sum(key not in snapshot.gone for key, _, _ in dropped)
 
     def _take(
         self, snapshot: Snapshot, version: int

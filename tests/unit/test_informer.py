@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -562,6 +563,21 @@ async def test_a_fresh_list_on_request_comes_once_and_not_too_often() -> None:
         s.informer.relist()
         await s.listed(11)
         assert s.told() == [(A, 5, None), (A, None, 5)]
+        await asyncio.sleep(0.02)
+        assert s.requests.empty()
+
+
+async def test_a_list_that_lacks_something_is_followed_by_another() -> None:
+    """What went without being seen may only have been hidden: it is asked for once more."""
+    clock = count(0.0, RELIST_SPACING)
+    async with scene(clock=lambda: next(clock)) as s:
+        watch = await s.listed(9, config_map(A, 5), config_map(B, 6))
+        await asyncio.sleep(0.02)
+        assert s.requests.empty(), "a first list lacks nothing"
+        await watch.send(event("ERROR", error_status(410, "Expired")))
+        await s.listed(30, config_map(A, 5))
+        await s.listed(31, config_map(A, 5), config_map(B, 6))
+        assert s.told() == [(A, None, 5), (B, 6, None), (B, None, 6), (B, None, 6)]
         await asyncio.sleep(0.02)
         assert s.requests.empty()
 
