@@ -83,7 +83,10 @@ class BrokenPair(Pair):
         return await eventually(lambda: self._unready(text), timeout=timeout)
 
     async def _unready(self, text: str) -> str:
-        status, body = await self.readyz()
+        try:
+            status, body = await self.readyz()
+        except aiohttp.ClientConnectionError as error:
+            raise AssertionError("the syncer does not listen yet") from error
         assert status != 200, body
         assert text in body, body
         return body
@@ -180,3 +183,42 @@ class Death:
             with suppress(ProcessLookupError):
                 os.kill(self.pair.syncer.pid, signal.SIGKILL)
         self.killed.set()
+
+
+@dataclass
+class Pause:
+    """Holds a syncer's k-th write from now on, before the server has it; one use.
+
+    Attributes:
+        pair: whose syncer.
+        before: k, counted as by `Death`.
+        reached: set when that write came.
+    """
+
+    pair: BrokenPair
+    before: int
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    _go: asyncio.Event = field(default_factory=asyncio.Event)
+    _count: int = 0
+
+    def __enter__(self) -> "Pause":
+        for proxy in self.pair.proxies:
+            proxy.hook = self._hook
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on()
+        for proxy in self.pair.proxies:
+            proxy.hook = None
+
+    def go_on(self) -> None:
+        """Let the write through."""
+        self._go.set()
+
+    async def _hook(self, stage: Stage, write: Write) -> None:
+        if stage != "received" or RECORDS.search(write.path):
+            return
+        self._count += 1
+        if self._count == self.before:
+            self.reached.set()
+            await self._go.wait()
