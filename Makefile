@@ -30,7 +30,7 @@ demo: setup ## see it work: a host and a virtual cluster on this machine
 	$(BIN)/python -m demo
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-unit: setup ## run the tests that need no API server
 	$(BIN)/python -m pytest -n 2 tests/unit
@@ -47,6 +47,7 @@ fmt: setup ## format and fix what can be fixed
 
 docs: setup ## write the generated parts of docs/ anew
 	$(BIN)/python -m syncer.settings docs/configuration.md
+	$(BIN)/python -m mappers.document > docs/kinds.md
 
 bench: setup ## measure throughput, latency and memory
 	$(BIN)/python -m bench
