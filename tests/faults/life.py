@@ -185,7 +185,7 @@ class App:
         await eventually(lambda: self.agrees(wanted, cached=True), timeout=timeout)
         if quiet:
             await self.pair.settled(quiet)
-            await self.agrees(wanted)
+            await self.agrees(wanted, cached=True)
 
     async def agrees(self, wanted: Dump, *, cached: bool = False) -> None:
         """Check that both clusters are as `wanted` now, and note the UIDs.
@@ -213,7 +213,8 @@ class App:
 
     async def note(self) -> None:
         """Note the UIDs as they are now: they must not change from here on."""
-        _, self.uids = await self.look()
+        await asyncio.sleep(0.05)  # caches lag behind the last write for a moment
+        _, self.uids = await self.look(cached=True)
 
 
 def claim(name: str, namespace: str) -> Object:

@@ -19,9 +19,9 @@ from tests.integration.harness import (
 
 @pytest.fixture(scope="module")
 async def neighbour(shared_pair: BrokenPair, host: Cluster) -> AsyncIterator[BrokenPair]:
-    """Another tenant in the same host namespace, whose name nests with the first one's."""
+    """Another tenant in the same host namespace, whose name ends as the first one's."""
     first = shared_pair.names
-    tenant = Tenant(f"x-{first.tenant}", namespace=first.host_namespace)
+    tenant = Tenant(f"n-{first.tenant}", namespace=first.host_namespace)
     async with broken_pair(host, tenant) as booted:
         yield booted
 
@@ -55,36 +55,38 @@ async def test_a_neighbour_lives_and_dies_unnoticed(
         await app.reaches(reference["deleted"])
 
 
-async def test_names_that_meet_are_a_conflict(pair: BrokenPair, neighbour: BrokenPair) -> None:
+async def test_names_that_meet_are_a_conflict(pair: BrokenPair) -> None:
     """Who comes second to a host name is told so; the first one's object is not touched.
 
-    Pod p in namespace n of tenant x-T and pod p in namespace n-x of tenant T have one name.
+    Between tenants the rules for their names rule it out. Within one, pod p in namespace n-x-m and
+    pod p-x-n in namespace m have one name on the host.
     """
-    await neighbour.virtual.create(named("Namespace", "n"))
-    await pair.virtual.create(named("Namespace", "n-x"))
-    for where, namespace in ((neighbour, "n"), (pair, "n-x")):
-        await eventually(partial(where.virtual.get, "serviceaccounts", "default", namespace))
-    assert neighbour.host_name("p", "n") == pair.host_name("p", "n-x")
-    await neighbour.virtual.create(pod("p", "n"))
-    first = await eventually(lambda: neighbour.copy("pods", "p", "n"))
-    await eventually(lambda: _runs(neighbour, "n"))
-    await pair.virtual.create(pod("p", "n-x"))
-    await eventually(lambda: _told(pair, "n-x"))
-    await pair.virtual.delete("pods", "p", "n-x")
-    await gone(lambda: pair.virtual.find("pods", "p", "n-x"))
-    still = await neighbour.copy("pods", "p", "n")
-    assert still["metadata"]["uid"] == first["metadata"]["uid"]
-    assert "deletionTimestamp" not in still["metadata"]
-    await _runs(neighbour, "n")
-    for where, namespace in ((neighbour, "n"), (pair, "n-x")):
-        await where.virtual.delete("namespaces", namespace)
-    await gone(lambda: neighbour.find_copy("pods", "p", "n"))
+    places = (("p", "n-x-m"), ("p-x-n", "m"))
+    assert len({pair.host_name(*place) for place in places}) == 1
+    for _, namespace in places:
+        await pair.virtual.create(named("Namespace", namespace))
+        await eventually(partial(pair.virtual.get, "serviceaccounts", "default", namespace))
+    try:
+        await pair.virtual.create(pod(*places[0]))
+        await eventually(lambda: _runs(pair, *places[0]))
+        first = await pair.copy("pods", *places[0])
+        await pair.virtual.create(pod(*places[1]))
+        await eventually(lambda: _told(pair, *places[1]))
+        await pair.virtual.delete("pods", *places[1])
+        await gone(lambda: pair.virtual.find("pods", *places[1]))
+        still = await pair.copy("pods", *places[0])
+        assert still["metadata"]["uid"] == first["metadata"]["uid"]
+        assert "deletionTimestamp" not in still["metadata"]
+        await _runs(pair, *places[0])
+    finally:
+        for _, namespace in places:
+            await pair.virtual.delete("namespaces", namespace)
 
 
-async def _runs(pair: BrokenPair, namespace: str) -> None:
-    found = await pair.virtual.get("pods", "p", namespace)
+async def _runs(pair: BrokenPair, name: str, namespace: str) -> None:
+    found = await pair.virtual.get("pods", name, namespace)
     assert found["status"].get("phase") == "Running"
 
 
-async def _told(pair: BrokenPair, namespace: str) -> None:
-    assert await pair.virtual.events(namespace, "p", "SyncError")
+async def _told(pair: BrokenPair, name: str, namespace: str) -> None:
+    assert await pair.virtual.events(namespace, name, "SyncError")
