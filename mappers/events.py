@@ -167,6 +167,7 @@ KIND = Kind(
     resource=Resource("", "v1", "events", "Event"),
     direction=Direction.TO_VIRTUAL,
     component="event-syncer",
+    bookmarks=False,
     related=_related,
     virtual_key=_virtual_key,
     keep=keep,

@@ -35,7 +35,7 @@ from syncer.engine.writer import Writer
 from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig, in_cluster, load_in_cluster, load_kubeconfig
 from syncer.kube.errors import ApiError, ConfigError, TransportError
-from syncer.kube.informer import Informer
+from syncer.kube.informer import SILENCE, WATCH_SECONDS, Informer
 from syncer.kube.recorder import EventRecorder
 from syncer.kube.store import Change
 from syncer.naming import Names
@@ -142,6 +142,7 @@ class App:
         kinds = self._kinds.values()
         indexes = views.indexers(kinds, self._names)
         mirrored = {k.resource.full_name: k for k in kinds if k.direction is Direction.TO_VIRTUAL}
+        silent = {kind.resource.full_name for kind in kinds if not kind.bookmarks}
         selector = ownership.selector(self._names)
         for (side, name), resource in views.resources(kinds).items():
             mirror = mirrored.get(name)
@@ -155,6 +156,7 @@ class App:
                 namespace=self._names.host_namespace if side is Side.HOST else "",
                 label_selector=selector if ours else "",
                 keep=partial(_keeps, keep, self._names) if keep else None,
+                silence=WATCH_SECONDS[1] if name in silent else SILENCE,
             )
         for name, resource, own, listener in (
             (OWN_SERVICE, SERVICES, self._settings.service_name, self._owner_changed),
@@ -183,6 +185,7 @@ class App:
         label_selector: str = "",
         field_selector: str = "",
         keep: Callable[[Object], bool] | None = None,
+        silence: float = SILENCE,
         listener: Callable[[Change], None] | None = None,
     ) -> None:
         store = self._view.add_store(side, name, indexes or {}, listener)
@@ -194,6 +197,7 @@ class App:
             label_selector=label_selector,
             field_selector=field_selector,
             keep=keep,
+            silence=silence,
             on_rewound=lambda before, now: self._guard.rewound(side, before, now),
         )
 

@@ -159,8 +159,7 @@ class PodTokens:
         secret = self._secret(virtual, host)
         due = self._secret_due(virtual, secret, needed) if secret else 0.0
         if secret is not None and due > self._now():
-            if patch := make_patch(secret, self._owned(secret)):
-                await self._writers[Side.HOST].patch(SECRETS, key_of(secret), patch)
+            await self._bring(secret, self._owned(secret))
             return due
         fresh = await self._request(virtual, needed)
         await self._put(virtual, host, secret, fresh)
@@ -274,8 +273,23 @@ class PodTokens:
                 },
             },
         }
-        if patch := make_patch(secret, target):
-            await writer.patch(SECRETS, key_of(wanted), patch)
+        await self._bring(secret, target)
+
+    async def _bring(self, secret: Object, target: Object) -> None:
+        """Patch the Secret, if it differs.
+
+        Raises:
+            NotConfirmedError: it has gone meanwhile.
+        """
+        patch = make_patch(secret, target)
+        if patch is None:
+            return
+        try:
+            await self._writers[Side.HOST].patch(SECRETS, key_of(secret), patch)
+        except ApiError as error:
+            if error.not_found:
+                raise NotConfirmedError("the Secret has gone meanwhile") from error
+            raise
 
     # -- TokenRequest ------------------------------------------------------------------------------
 

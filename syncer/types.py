@@ -330,6 +330,8 @@ class Kind:
         default: whether it is on unless ``--sync`` says otherwise.
         only: the one key this kind is about, when it is about a single object.
         required: whether readiness waits for it; older API servers may lack the resource.
+        bookmarks: whether watches of it bear signs of life; API servers don't cache events, so
+            theirs may be silent for as long as nothing happens.
         optional: whether ``--sync`` may name it; other kinds serve those and are always on.
         component: event source component, such as ``configmap-syncer``.
         references: fields that name other objects; each target resource becomes an index of
@@ -382,6 +384,7 @@ class Kind:
     default: bool = True
     only: Key | None = None
     required: bool = True
+    bookmarks: bool = True
     optional: bool = True
     component: str = ""
     references: tuple[Reference, ...] = ()
