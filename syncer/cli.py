@@ -239,7 +239,8 @@ def _flag(entry: Entry) -> Flag:
     option = entry.option
     ambient = f", {option.ambient}" if option.ambient else ""
     default = f"default: {entry.default}; " if entry.default else ""
-    facts = f"[{default}env: {entry.variable}{ambient}]"
+    names = f"{entry.variable}{ambient}"
+    facts = f"[{default}env: {names or 'none'}]"
     return Flag(entry.flag, option.metavar, option.section, entry.description, facts)
 
 

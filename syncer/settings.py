@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -53,6 +54,9 @@ SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/servicea
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_CERTIFICATE_NAME = re.compile(
+    r"(\*\.)?[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*"
+)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -97,6 +101,7 @@ class Option:
         ambient: a foreign environment variable that counts when nothing else says anything.
         deprecated: what to tell those who use it, as a clause; ``""``: it isn't deprecated.
         flag: whether there is a flag, ``SYNCER_`` variable and file key at all.
+        variable: whether there is a ``SYNCER_`` variable.
     """
 
     section: str
@@ -106,11 +111,13 @@ class Option:
     ambient: str = ""
     deprecated: str = ""
     flag: bool = True
+    variable: bool = True
 
 
 SECTIONS: Final = (
     "The virtual cluster",
     "API servers",
+    "The tenant's endpoint",
     "What is synced",
     "Pods",
     "Nodes and scheduling",
@@ -235,6 +242,43 @@ def _is_label_value(text: str) -> bool:
     return not text or bool(_QUALIFIED.fullmatch(text))
 
 
+def _ip_address(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        raise ValueError('must be an IP address, such as "0.0.0.0" or "::"') from None
+
+
+def _port(value: object) -> int:
+    port = _integer(value)
+    if not isinstance(port, int) or port > 65535:
+        raise ValueError("must be a port: 0 (any that is free) to 65535")
+    return port
+
+
+def _certificate_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Give names and addresses as a certificate has them: lower case, short IPv6 forms."""
+    return tuple(_certificate_name(word) for word in value)
+
+
+def _certificate_name(word: str) -> str:
+    try:
+        return str(ip_address(word))
+    except ValueError:
+        name = word.lower().removesuffix(".")
+        if not _CERTIFICATE_NAME.fullmatch(name) or len(name) > 253:
+            raise ValueError(
+                f'"{word}" must be a DNS name (maybe one that starts with "*.") or an IP address'
+            ) from None
+        return name
+
+
+def _https_url(value: str) -> str:
+    if value and not re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError('must be a URL such as "https://tenant.example.com:443"')
+    return value.rstrip("/")
+
+
 def _synced_labels(value: tuple[str, ...]) -> tuple[str, ...]:
     for word in value:
         if not _is_label_key(f"{word[:-1]}x" if word.endswith("/*") else word):
@@ -329,9 +373,11 @@ Word: TypeAlias = Annotated[str, AfterValidator(_one_word)]
 NodeSelector: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_node_selector)]
 Tolerations: TypeAlias = Annotated[tuple[Toleration, ...], BeforeValidator(_tolerations)]
 ImageMap: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_image_map)]
+Port: TypeAlias = Annotated[int, BeforeValidator(_port)]
 Listen: TypeAlias = Annotated[Address | None, PlainValidator(_address)]
 
 _DEPRECATED = "Deprecated"
+_ENDPOINT = "The tenant's endpoint"
 _NOTHING: tuple[object, ...] = ("", (), {}, None)
 
 
@@ -347,6 +393,9 @@ class Settings(BaseModel):
     fake_nodes: Annotated[Bool, Option(_DEPRECATED, deprecated="use --sync=nodes")] = Field(
         default=True, description="With false, the same as --sync=nodes."
     )
+    fake_kubelets: Annotated[
+        Bool, Option(_DEPRECATED, deprecated="use --disable-fake-kubelets")
+    ] = Field(default=True, description="With false, the same as --disable-fake-kubelets.")
     fake_persistent_volumes: Annotated[
         Bool, Option(_DEPRECATED, deprecated="use --sync=persistentvolumes")
     ] = Field(default=True, description="With false, the same as --sync=persistentvolumes.")
@@ -412,6 +461,78 @@ class Settings(BaseModel):
         description="Most requests at a time to the virtual API server; fewer while slow.",
     )
 
+    bind_address: Annotated[str, AfterValidator(_ip_address), Option(_ENDPOINT, "IP")] = Field(
+        default="0.0.0.0",  # noqa: S104 - tenants come from everywhere
+        description="Address of the API that the tenant's kubeconfig points at.",
+    )
+    port: Annotated[Port, Option(_ENDPOINT, "N", variable=False)] = Field(
+        default=8443, description="Port of that API; 0 is any that is free."
+    )
+    tls_san: Annotated[
+        Words, AfterValidator(_certificate_names), Option(_ENDPOINT, "NAME", repeated=True)
+    ] = Field(
+        default=(),
+        description="Further DNS names and IP addresses that its certificate is good for.",
+    )
+    server_ca_cert: Annotated[str, AfterValidator(_required), Option(_ENDPOINT, "FILE")] = Field(
+        default="/data/server/tls/server-ca.crt",
+        description="CA of the virtual cluster's servers: issues the certificate of this one.",
+    )
+    server_ca_key: Annotated[str, AfterValidator(_required), Option(_ENDPOINT, "FILE")] = Field(
+        default="/data/server/tls/server-ca.key", description="Private key of that CA."
+    )
+    client_ca_cert: Annotated[str, AfterValidator(_required), Option(_ENDPOINT, "FILE")] = Field(
+        default="/data/server/tls/client-ca.crt",
+        description="CA whose client certificates say who a user is.",
+    )
+    request_header_ca_cert: Annotated[str, AfterValidator(_required), Option(_ENDPOINT, "FILE")] = (
+        Field(
+            default="/data/server/tls/request-header-ca.crt",
+            description="CA of front proxies: they name the user in X-Remote-* headers.",
+        )
+    )
+    request_header_allowed_names: Annotated[Words, Option(_ENDPOINT, "NAME", repeated=True)] = (
+        Field(
+            default=("system:auth-proxy", "front-proxy-client"),
+            description="Common names that a front proxy's certificate may have.",
+        )
+    )
+    proxy_metrics_server: Annotated[Bool, Option(_ENDPOINT)] = Field(
+        default=False,
+        description="Serve metrics.k8s.io (kubectl top) from the host's, the tenant's own only.",
+    )
+    host_kubelet_insecure_tls: Annotated[Bool, Option(_ENDPOINT)] = Field(
+        default=False,
+        description="Don't check the certificates of host kubelets that metrics are read from.",
+    )
+    proxy_max_connections: Annotated[Count, Option(_ENDPOINT, "N")] = Field(
+        default=4096, description="Most client connections at a time; further ones are closed."
+    )
+    proxy_max_requests_per_user: Annotated[Count, Option(_ENDPOINT, "N")] = Field(
+        default=400, description="Most short requests of one user at a time; further ones get 429."
+    )
+    proxy_max_streams_per_user: Annotated[Count, Option(_ENDPOINT, "N")] = Field(
+        default=1000,
+        description="Most watches, logs, execs and tunnels of one user at a time.",
+    )
+    access_log: Annotated[Bool, Option(_ENDPOINT)] = Field(
+        default=False, description="Log each request: user, verb, object, answer and time."
+    )
+    kube_config_context_name: Annotated[Word, Option(_ENDPOINT, "NAME")] = Field(
+        default="", description="Name of the context in the kubeconfig that is written."
+    )
+    out_kube_config_secret: Annotated[DnsName, Option(_ENDPOINT, "NAME")] = Field(
+        default="", description="Further secret on the host that the kubeconfig is written to."
+    )
+    out_kube_config_secret_namespace: Annotated[
+        DnsLabel, Option(_ENDPOINT, "NAMESPACE", shown_default="the syncer's own namespace")
+    ] = Field(default="", description="Namespace of that secret.", validate_default=True)
+    out_kube_config_server: Annotated[
+        str,
+        AfterValidator(_https_url),
+        Option(_ENDPOINT, "URL", shown_default="https://localhost:PORT"),
+    ] = Field(default="", description="Server that the kubeconfig names.")
+
     sync: Annotated[Words, Option("What is synced", "KIND", repeated=True)] = Field(
         default=(),
         description="Kinds to sync besides those that are on by default; -KIND turns one off.",
@@ -476,6 +597,16 @@ class Settings(BaseModel):
         ),
     )
 
+    disable_fake_kubelets: Annotated[Bool, Option("Nodes and scheduling")] = Field(
+        default=False,
+        description="Give nodes no address at which this syncer answers as their kubelet.",
+        validate_default=True,
+    )
+    fake_kubelet_ips: Annotated[Bool, Option("Nodes and scheduling")] = Field(
+        default=True,
+        description="Make a service on the host for each node, whose IP is the node's address.",
+    )
+
     config: Annotated[str, Option("Operation", "FILE")] = Field(
         default="", description="YAML file with settings; its keys are the names of the flags."
     )
@@ -512,6 +643,16 @@ class Settings(BaseModel):
     def _target_or_current(cls, value: str, info: ValidationInfo) -> str:
         return value or info.data.get("current_namespace", "")
 
+    @field_validator("out_kube_config_secret_namespace", mode="after")
+    @classmethod
+    def _secret_in_current(cls, value: str, info: ValidationInfo) -> str:
+        return value or info.data.get("current_namespace", "")
+
+    @field_validator("disable_fake_kubelets", mode="after")
+    @classmethod
+    def _without_fake_kubelets(cls, value: bool, info: ValidationInfo) -> bool:
+        return value or not info.data.get("fake_kubelets", True)
+
     @field_validator("sync", mode="after")
     @classmethod
     def _with_deprecated(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -533,7 +674,7 @@ class Entry(NamedTuple):
     Attributes:
         field: name of the field.
         flag: without the dashes; also the key in the file.
-        variable: environment variable.
+        variable: environment variable; ``""`` for none.
         option: how it looks.
         boolean: whether the flag needs no value.
         default: as people would write it; ``""`` for none.
@@ -576,7 +717,7 @@ def _option(name: str) -> Option:
 
 
 def _variable(name: str) -> str:
-    return f"{ENV_PREFIX}{name.upper()}"
+    return f"{ENV_PREFIX}{name.upper()}" if _option(name).variable else ""
 
 
 # -- loading -------------------------------------------------------------------------------------
@@ -620,7 +761,7 @@ def load(
     given = {
         name: _Given(_variable(name), environ[_variable(name)])
         for name in Settings.model_fields
-        if _option(name).flag and environ.get(_variable(name))
+        if _option(name).flag and _option(name).variable and environ.get(_variable(name))
     }
     given |= {name: _Given(f"--{name.replace('_', '-')}", flags[name]) for name in flags}
     if path := given.get("config"):
@@ -790,7 +931,8 @@ def _row(entry: Entry) -> str:
         text += " A list."
     if entry.option.ambient:
         text += f" Falls back on `{entry.option.ambient}`."
-    cells = [f"`--{entry.flag}{value}`", f"`{entry.variable}`", default, text.replace("|", "\\|")]
+    variable = f"`{entry.variable}`" if entry.variable else ""
+    cells = [f"`--{entry.flag}{value}`", variable, default, text.replace("|", "\\|")]
     return f"| {' | '.join(cells)} |"
 
 
