@@ -1,0 +1,44 @@
+"""One request on its way through the endpoint: what every part of it is handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from syncer.proxy.identity import User
+from syncer.proxy.request import RequestInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How a request says whom it is from; nothing has been asked of a server yet.
+
+    At most one of ``user`` and ``token`` is there; with neither, the caller is anonymous.
+
+    Attributes:
+        user: who a client certificate, or a front proxy with one, says it is.
+        token: bearer token, not looked at.
+        impersonated: whom the request wants to be taken for instead.
+        name: who it is for limits: names the user or stands for the token; no secret.
+    """
+
+    user: User | None = None
+    token: str = field(default="", repr=False)
+    impersonated: User | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request and what was read from it.
+
+    Attributes:
+        request: as aiohttp gives it; its body has not been read.
+        info: what it asks for.
+        caller: whom it is from.
+    """
+
+    request: web.BaseRequest
+    info: RequestInfo
+    caller: Caller

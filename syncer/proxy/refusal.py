@@ -1,0 +1,123 @@
+"""Answers that the endpoint gives itself, in the form an API server would give them.
+
+A refusal is raised wherever it is found and becomes a ``Status`` in one place; its text is for the
+tenant: no host name, address or credential may be in it.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import orjson
+
+from syncer.proxy.request import RequestInfo
+from syncer.types import Object
+
+_REASONS: Final = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "Conflict",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class Refusal(Exception):
+    """The request is answered with this instead of being passed on.
+
+    Attributes:
+        code: HTTP status.
+        reason: of the Status, CamelCase.
+        message: one line for people, in the tenant's terms.
+        details: of the Status, or none.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str = "",
+        details: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a refusal; without a reason it has the usual one of its code."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = reason or _REASONS.get(code, "")
+        self.details = dict(details or {})
+        self.headers = dict(headers or {})
+
+    @property
+    def status(self) -> Object:
+        """The Status object, a new one each time."""
+        status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
+        status |= {"status": "Failure", "message": self.message, "reason": self.reason}
+        if self.details:
+            status["details"] = self.details
+        return {**status, "code": self.code}
+
+    def body(self) -> bytes:
+        """The Status as JSON."""
+        return orjson.dumps(self.status)
+
+
+def not_found(resource: str, name: str, group: str = "") -> Refusal:
+    """Say that an object is not there, as an API server does.
+
+    Args:
+        resource: plural, such as ``pods``.
+        name: of the object.
+        group: API group.
+    """
+    kind = f"{resource}.{group}" if group else resource
+    details = {"name": name, "group": group, "kind": resource}
+    if not group:
+        del details["group"]
+    return Refusal(404, f'{kind} "{name}" not found', details=details)
+
+
+def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal:
+    """Say that the user may not do it, as an API server does.
+
+    Args:
+        user: name of the user.
+        info: the request.
+        verb: the verb that was asked for.
+        why: what the authoriser said, if anything.
+
+    Source: k8s.io/apiserver v0.36 ``pkg/endpoints/handlers/responsewriters``, ``forbiddenMessage``.
+    """
+    if not info.is_resource:
+        message = f'User "{user}" cannot {verb} path "{info.path}"'
+        details: dict[str, object] = {}
+    else:
+        resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+        message = (
+            f'User "{user}" cannot {verb} resource "{resource}" in API group "{info.group}"'
+            + (
+                f' in the namespace "{info.namespace}"'
+                if info.namespace
+                else " at the cluster scope"
+            )
+        )
+        kind = f"{info.resource}.{info.group}" if info.group else info.resource
+        which = f'{kind} "{info.name}"' if info.name else kind
+        message = f"{which} is forbidden: {message}"
+        details = {"name": info.name, "group": info.group, "kind": info.resource}
+        details = {key: value for key, value in details.items() if value}
+    return Refusal(403, f"{message}: {why}" if why else message, details=details)
