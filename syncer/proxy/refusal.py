@@ -34,7 +34,7 @@ _REASONS: Final = {
 }
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """The request is answered with this instead of being passed on.
 
     Attributes:
@@ -76,7 +76,7 @@ class Refusal(Exception):
         return orjson.dumps(self.status)
 
 
-def not_found(resource: str, name: str, group: str = "") -> Refusal:
+def not_found(resource: str, name: str, group: str = "") -> RefusalError:
     """Say that an object is not there, as an API server does.
 
     Args:
@@ -88,10 +88,10 @@ def not_found(resource: str, name: str, group: str = "") -> Refusal:
     details = {"name": name, "group": group, "kind": resource}
     if not group:
         del details["group"]
-    return Refusal(404, f'{kind} "{name}" not found', details=details)
+    return RefusalError(404, f'{kind} "{name}" not found', details=details)
 
 
-def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal:
+def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> RefusalError:
     """Say that the user may not do it, as an API server does.
 
     Args:
@@ -107,6 +107,7 @@ def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal
         details: dict[str, object] = {}
     else:
         resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
+        quoted = f'"{info.namespace}"'
         message = (
             f'User "{user}" cannot {verb} resource "{resource}" in API group "{info.group}"'
             + (
@@ -120,4 +121,4 @@ def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal
         message = f"{which} is forbidden: {message}"
         details = {"name": info.name, "group": info.group, "kind": info.resource}
         details = {key: value for key, value in details.items() if value}
-    return Refusal(403, f"{message}: {why}" if why else message, details=details)
+    return RefusalError(403, f"{message}: {why}" if why else message, details=details)

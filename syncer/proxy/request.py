@@ -33,7 +33,7 @@ _QUERY: Final = re.compile(r"(?:[!-~])*")
 _PROXIED: Final = frozenset({"pods", "services", "nodes"})
 
 
-class BadTarget(ValueError):
+class BadTargetError(ValueError):
     """The target can't be read in just one way; the text says why."""
 
 
@@ -88,17 +88,17 @@ def read(method: str, target: str) -> RequestInfo:
         target: what stands behind it on the request line.
 
     Raises:
-        BadTarget: it is refused.
+        BadTargetError: it is refused.
     """
     if len(target) > MAX_TARGET:
-        raise BadTarget(f"the target must have at most {MAX_TARGET} bytes")
+        raise BadTargetError(f"the target must have at most {MAX_TARGET} bytes")
     raw_path, _, query = target.partition("?")
     if not raw_path.startswith("/"):
-        raise BadTarget('the target must be a path that starts with "/"')
+        raise BadTargetError('the target must be a path that starts with "/"')
     if not _PLAIN.fullmatch(raw_path):
-        raise BadTarget("the path has characters that must be percent-encoded")
+        raise BadTargetError("the path has characters that must be percent-encoded")
     if not _QUERY.fullmatch(query):
-        raise BadTarget("the query has characters that must be percent-encoded")
+        raise BadTargetError("the query has characters that must be percent-encoded")
     raw = raw_path.strip("/").split("/")
     proxied = _proxied_from(raw)
     for place, segment in enumerate(raw):
@@ -126,24 +126,24 @@ def _check(segment: str, *, strict: bool) -> None:
     twice = unquote_to_bytes(once)
     for decoded in (once, twice):
         if any(part in (b".", b"..") for part in re.split(rb"[/\\]", decoded)):
-            raise BadTarget('the path must not have "." and ".." as segments')
+            raise BadTargetError('the path must not have "." and ".." as segments')
         if strict and (b"/" in decoded or b"\\" in decoded):
-            raise BadTarget("the path must not have encoded slashes")
+            raise BadTargetError("the path must not have encoded slashes")
     if strict and once != twice:
-        raise BadTarget("the path must not be encoded twice")
+        raise BadTargetError("the path must not be encoded twice")
     if any(byte < 0x20 or byte == 0x7F for byte in once):
-        raise BadTarget("the path must not have control characters")
+        raise BadTargetError("the path must not have control characters")
     try:
         once.decode()
     except UnicodeDecodeError:
-        raise BadTarget("the path must be UTF-8") from None
+        raise BadTargetError("the path must be UTF-8") from None
 
 
 def _check_slashes(raw_path: str, proxied: int) -> None:
     """Refuse empty segments, but for one at the end and those of a workload's own path."""
     segments = raw_path[1:].split("/")
     if any(not segment for segment in segments[: min(proxied, len(segments) - 1)]):
-        raise BadTarget("the path must not have empty segments")
+        raise BadTargetError("the path must not have empty segments")
 
 
 def _decoded(segment: str) -> str:
