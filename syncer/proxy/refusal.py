@@ -107,14 +107,9 @@ def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal
         details: dict[str, object] = {}
     else:
         resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
-        quoted = f'"{info.namespace}"'
+        where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
         message = (
-            f'User "{user}" cannot {verb} resource "{resource}" in API group "{info.group}"'
-            + (
-                f' in the namespace "{info.namespace}"'
-                if info.namespace
-                else " at the cluster scope"
-            )
+            f'User "{user}" cannot {verb} resource "{resource}" in API group "{info.group}" {where}'
         )
         kind = f"{info.resource}.{info.group}" if info.group else info.resource
         which = f'{kind} "{info.name}"' if info.name else kind
