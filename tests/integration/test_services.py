@@ -51,6 +51,21 @@ async def _addresses(pair: Pair, name: str, namespace: str) -> set[str]:
     }
 
 
+async def _endpoints_made(pair: Pair, names: list[str], namespace: str) -> None:
+    """Assert that each cluster's own controllers have made what belongs to the services.
+
+    They work through a burst at a rate of their own, long after the services agree.
+    """
+    home = pair.names.host_namespace
+    hosted = {pair.host_name(each, namespace) for each in names}
+    for side, wanted, where in ((pair.virtual, set(names), namespace), (pair.host, hosted, home)):
+        endpoints = {each["metadata"]["name"] for each in await side.list("endpoints", where)}
+        assert wanted <= endpoints
+        slices = await side.list(_SLICES, where)
+        labels = [each["metadata"].get("labels") or {} for each in slices]
+        assert wanted <= {each.get(_SERVICE_NAME) for each in labels}
+
+
 # -- addresses -------------------------------------------------------------------------------------
 
 
@@ -65,7 +80,8 @@ async def test_many_services_at_once_have_one_address_each_on_both_sides(
         each["metadata"]["uid"] for each in made
     ]
     assert len({host["spec"]["clusterIP"] for _, host in agreed}) == len(names)
-    await pair.quiet(1.0, namespace=namespace, resources=["services"])
+    await eventually(lambda: _endpoints_made(pair, names, namespace), timeout=60.0)
+    await pair.quiet(1.0, namespace=namespace, resources=["services", "endpoints", _SLICES])
 
 
 async def test_an_address_taken_on_the_host_is_replaced_by_the_hosts_choice(
