@@ -17,6 +17,7 @@ Source: vcluster v0.16.4 ``pkg/util/translate`` (marks); threats 10, 11, 12 of d
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 from syncer.naming import PREFIX, Names
@@ -31,6 +32,15 @@ MANAGED_ANNOTATIONS: Final = f"{PREFIX}managed-annotations"
 MANAGED_LABELS: Final = f"{PREFIX}managed-labels"
 CONTROLLED_BY: Final = f"{PREFIX}controlled-by"
 SKIP_BACKSYNC: Final = f"{PREFIX}skip-backsync"
+BLOCK_DELETION: Final = f"{PREFIX}block-deletion"
+"""``true`` on a copy made before its virtual object: see :func:`reserve`."""
+
+RESERVED_SECONDS: Final = 120.0
+"""How long a reserved copy waits for its virtual object.
+
+Source: vcluster v0.19.10 ``pkg/controllers/resources/services`` (v0.16 waits for ever).
+"""
+
 CHILD_OF: Final = f"{PREFIX}child-of"
 """On host objects without a virtual namesake: the ``plural.group namespace/name`` they serve."""
 
@@ -39,7 +49,14 @@ TOKEN: Final = f"{PREFIX}token-"
 
 MARK_LABELS: Final = frozenset({MANAGED_BY, NAMESPACE})
 MARK_ANNOTATIONS: Final = frozenset(
-    {OBJECT_NAME, OBJECT_NAMESPACE, OBJECT_UID, MANAGED_ANNOTATIONS, MANAGED_LABELS}
+    {
+        OBJECT_NAME,
+        OBJECT_NAMESPACE,
+        OBJECT_UID,
+        MANAGED_ANNOTATIONS,
+        MANAGED_LABELS,
+        BLOCK_DELETION,
+    }
 )
 
 _OWN_LABELS: Final = (f"{PREFIX}label-", f"{PREFIX}ns-label-")
@@ -105,7 +122,53 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
     Returns:
         ``wanted``.
     """
-    key = key_of(virtual)
+    source = virtual["metadata"]
+    controlled = any(ref.get("controller") for ref in source.get("ownerReferences") or ())
+    _mark(wanted, key_of(virtual), names, owner, controlled=controlled)
+    wanted["metadata"]["annotations"][OBJECT_UID] = source["uid"]
+    return wanted
+
+
+def reserve(wanted: Object, key: Key, names: Names, owner: Object | None) -> Object:
+    """Put all marks on a host object whose virtual object is about to be made, but for its UID.
+
+    Who lets the host decide something first (an address) makes the copy so, and the virtual
+    object afterwards, within :data:`RESERVED_SECONDS`. Until then the copy is no orphan; when the
+    object is there the engine adopts the copy: it writes the UID and takes the reservation off.
+
+    Args:
+        wanted: what the mapper made; its labels and annotations are in host terms. Changed.
+        key: of the virtual object to come.
+        names: the tenant's names.
+        owner: the owner reference for namespaced copies, or ``None``.
+
+    Returns:
+        ``wanted``.
+    """
+    _mark(wanted, key, names, owner, controlled=False)
+    wanted["metadata"]["annotations"][BLOCK_DELETION] = "true"
+    return wanted
+
+
+def reserved_until(host: Object) -> float | None:
+    """Say until when a copy without virtual object is to be left alone.
+
+    Args:
+        host: a host object that is ours, as the host has it.
+
+    Returns:
+        Seconds since the epoch by the host's clock, which stamped the copy; ``None``: it is not
+        reserved.
+    """
+    if annotation(host, BLOCK_DELETION) != "true":
+        return None
+    made = datetime.fromisoformat(host["metadata"]["creationTimestamp"])
+    return made.timestamp() + RESERVED_SECONDS
+
+
+def _mark(
+    wanted: Object, key: Key, names: Names, owner: Object | None, *, controlled: bool
+) -> None:
     host_key = names.host_key(key)
     metadata = wanted.setdefault("metadata", {})
     labels = dict(metadata.get("labels") or {})
@@ -116,7 +179,6 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
     managed = sorted(annotations)
     labels[MANAGED_BY] = names.marker if key.namespace else names.cluster_marker
     annotations[OBJECT_NAME] = key.name
-    annotations[OBJECT_UID] = virtual["metadata"]["uid"]
     if key.namespace:
         labels[NAMESPACE] = key.namespace
         annotations[OBJECT_NAMESPACE] = key.namespace
@@ -130,11 +192,7 @@ def stamp(wanted: Object, virtual: Object, names: Names, owner: Object | None) -
     metadata["labels"] = labels
     metadata["annotations"] = annotations
     if owner is not None and host_key.namespace:
-        controlled = any(
-            ref.get("controller") for ref in virtual["metadata"].get("ownerReferences") or ()
-        )
         metadata["ownerReferences"] = [{**owner, "controller": controlled}]
-    return wanted
 
 
 def merge_metadata(wanted: Object, host: Object) -> None:

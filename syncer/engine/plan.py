@@ -93,6 +93,8 @@ class Delete:
         resource: full name of another resource than the kind's (a child), or ``""``.
         based_on: deletes because these queries find too little: be sure first that what they look
             through lacks nothing.
+        not_before: seconds since the epoch, by the clock of ``side``: until then nothing is done,
+            and then it is decided anew.
     """
 
     side: Side
@@ -104,6 +106,7 @@ class Delete:
     identity: bool = False
     resource: str = ""
     based_on: tuple[Query, ...] = ()
+    not_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,9 @@ def _orphan(kind: Kind, pair: Pair, host: Object | None) -> list[Action]:
         ownership.virtual_uid(host)
     )
     look = not witnessed
-    return [_delete_host(pair, host, "the virtual object was deleted", confirm=look, identity=look)]
+    gone = _delete_host(pair, host, "the virtual object was deleted", confirm=look, identity=look)
+    # A witnessed end was this very copy's object's; else the object may only be about to be made.
+    return [gone if witnessed else replace(gone, not_before=ownership.reserved_until(host))]
 
 
 def _deleting(

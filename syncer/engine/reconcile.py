@@ -279,6 +279,9 @@ class Reconciler:
                 await self._writers[action.side].post(
                     kind.resource, action.key, action.subresource, action.body
                 )
+            case Delete() if (seconds := self._too_early(action)) > 0:
+                self._queue.add_after(item, seconds, level=Level.LOW)
+                return False
             case Delete():
                 await self._delete(kind, pair, action)
             case Tell():
@@ -346,6 +349,17 @@ class Reconciler:
             await self._writers[Side.HOST].delete(kind.resource, pair.host_key, uid)
             raise NotConfirmedError("what the host's controllers had left there was removed")
         raise _in_the_way(kind, owner, error.attempt)
+
+    def _too_early(self, action: Delete) -> float:
+        """Give the seconds until a deletion may be looked at again; 0 when its time has come.
+
+        By the clock of the server that has the object, whatever ours says. It is taken to have
+        come only when that server tells the time; one that doesn't is asked again later.
+        """
+        if action.not_before is None:
+            return 0.0
+        now = self._writers[action.side].server_time()
+        return ownership.RESERVED_SECONDS if now is None else action.not_before - now
 
     async def _delete(self, kind: Kind, pair: Pair, action: Delete) -> None:
         """Delete, after the looks at the live servers that the plan asks for.

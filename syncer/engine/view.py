@@ -405,6 +405,7 @@ class View:
 def _is_kept_by_its_object(copy: Object) -> bool:
     """Say whether a host copy is there because of its virtual object alone, and to stay."""
     kept = ownership.annotation(copy, ownership.SKIP_BACKSYNC) == "true"
+    kept = kept or ownership.reserved_until(copy) is not None
     return not kept and "deletionTimestamp" not in copy["metadata"]
 
 

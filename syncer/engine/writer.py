@@ -148,6 +148,10 @@ class Writer:
         obj: Object = orjson.loads(answer)
         return obj
 
+    def server_time(self) -> float | None:
+        """See :meth:`Client.server_time`."""
+        return self._client.server_time()
+
     def _stored(self, resource: Resource, answer: bytes) -> Object:
         obj: Object = orjson.loads(answer)
         self._keep(resource, obj)

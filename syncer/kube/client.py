@@ -29,6 +29,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
@@ -110,6 +111,8 @@ class Client:
         # Made at the first request: it belongs to the loop that is running then.
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        # The Date of the last answer of success, and the loop's time when it came.
+        self._dated: tuple[str, float] | None = None
 
     async def request(
         self,
@@ -198,6 +201,26 @@ class Client:
         finally:
             response.close()
 
+    def server_time(self) -> float | None:
+        """Tell the time by the server's own clock, to compare with the times it puts on objects.
+
+        Goes on from the last answer's ``Date``, which is in whole seconds: a second late, and the
+        way of the answer, but never ahead. Our own wall clock has no part in it.
+
+        Returns:
+            Seconds since the epoch; ``None`` when no answer has said it yet.
+
+        Source: RFC 9110, 6.6.1.
+        """
+        if self._dated is None:
+            return None
+        date, came = self._dated
+        try:
+            then = parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return None
+        return then + asyncio.get_running_loop().time() - came
+
     async def close(self) -> None:
         """Close all connections; what is under way ends with :class:`TransportError`."""
         self._closed = True
@@ -257,6 +280,8 @@ class Client:
         )
         if not 200 <= response.status < 300:
             raise await self._error(call, response)
+        if (date := response.headers.get("Date")) is not None:
+            self._dated = date, asyncio.get_running_loop().time()
         if whole:
             await response.read()
         return response

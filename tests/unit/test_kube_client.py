@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -234,6 +234,29 @@ async def test_connections_are_kept() -> None:
         assert await client.request("GET", PATH) == b"c"
         assert server.connections == 1
         assert "cookie" not in server.requests[2].headers
+
+
+async def test_the_servers_clock_is_its_answers() -> None:
+    """Its time is the last good answer's date and what has passed since; ours is no part of it."""
+    answers = (
+        answer(200),
+        answer(200, b"", "Date: Thu, 01 Jan 2026 00:00:00 GMT"),
+        answer(404, b"", "Date: Fri, 02 Jan 2026 00:00:00 GMT"),
+        answer(200, b"", "Date: yesterday"),
+    )
+    async with wire(*answers) as server, client_of(server.port) as client:
+        assert client.server_time() is None
+        await client.request("GET", PATH)
+        assert client.server_time() is None
+        for succeeds in (True, False):
+            with nullcontext() if succeeds else pytest.raises(ApiError):
+                await client.request("GET", PATH)
+            await asyncio.sleep(0.01)
+            now = client.server_time()
+            assert now is not None
+            assert 0.01 <= now - 1767225600 < 60
+        await client.request("GET", PATH)
+        assert client.server_time() is None
 
 
 async def test_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -76,6 +76,67 @@ def test_forged_marks_are_overwritten() -> None:
     assert "forged" not in host["metadata"]["annotations"].values()
 
 
+MADE = "2026-01-01T00:00:00Z"
+MADE_SECONDS = 1767225600.0
+
+
+def reserved(**metadata: Any) -> dict[str, Any]:
+    host = ownership.reserve({"metadata": metadata}, Key("default", "web"), NAMES, OWNER)
+    host["metadata"]["creationTimestamp"] = MADE
+    return host
+
+
+def test_a_reserved_object_is_ours_without_a_uid() -> None:
+    """Made before its virtual object, a copy has every mark but the UID, which nobody knows yet."""
+    host = reserved(annotations={"note": "x", ownership.OBJECT_UID: "forged"})
+    assert Key("default", "web") == ownership.virtual_key(host, NAMES)
+    assert ownership.virtual_uid(host) is None
+    plain = stamped(annotations={"note": "x"})["metadata"]
+    del plain["annotations"][ownership.OBJECT_UID]
+    metadata = host["metadata"]
+    assert metadata.pop("creationTimestamp") == MADE
+    assert metadata["annotations"].pop(ownership.BLOCK_DELETION) == "true"
+    assert plain == metadata
+
+
+@pytest.mark.parametrize(
+    ("host", "until"),
+    [
+        pytest.param(stamped(), None, id="an ordinary copy"),
+        pytest.param(
+            stamped(annotations={ownership.BLOCK_DELETION: "true"}),
+            None,
+            id="a mapper's output reserves nothing",
+        ),
+        pytest.param(reserved(), MADE_SECONDS + 120, id="two minutes by the host's clock"),
+    ],
+)
+def test_a_reservation_ends(host: dict[str, Any], until: float | None) -> None:
+    """A copy waits for its virtual object for as long, and for no other reason."""
+    assert ownership.reserved_until(host) == until
+
+
+@pytest.mark.parametrize("spoil", [_of_another_tenant, _other_name, _without_name, _claimed])
+def test_a_reservation_makes_nothing_ours(spoil: Any) -> None:
+    """Whose a reserved copy is, all its marks say together, as with any other."""
+    host = reserved()
+    spoil(host)
+    assert ownership.virtual_key(host, NAMES) is None
+
+
+def test_an_adopted_copy_is_as_one_made_in_the_usual_order() -> None:
+    """The UID comes, the reservation goes; what others put on it meanwhile stays."""
+    host = reserved(annotations={"note": "x"}, labels={NAMES.label_key("app"): "a"})
+    host["metadata"]["annotations"]["injected"] = "by a webhook"
+    wanted = stamped(annotations={"note": "x"}, labels={NAMES.label_key("app"): "a"})
+    ownership.merge_metadata(wanted, host)
+    annotations = host["metadata"]["annotations"]
+    assert annotations.pop("injected") == "by a webhook"
+    del host["metadata"]["creationTimestamp"]
+    again = stamped(annotations={"note": "x"}, labels={NAMES.label_key("app"): "a"})
+    assert again == host
+
+
 def test_merging_the_same_changes_nothing() -> None:
     """A host object that has all that is wanted stays as it is, to the byte."""
     host = stamped(labels={NAMES.label_key("app"): "a"}, annotations={"note": "x"})

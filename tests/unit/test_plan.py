@@ -110,7 +110,7 @@ def pair(virtual: Object | None, host: Object | None, **more: Any) -> Pair:
     )
 
 
-LEAVING = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+LEAVING: Object = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
 
 
 def delete(side: Side, uid: str, *, grace: int | None = None, look: bool = False) -> Any:
@@ -422,6 +422,70 @@ def test_skip_backsync_keeps_an_orphan() -> None:
     host = host_object()
     host["metadata"]["annotations"][ownership.SKIP_BACKSYNC] = "true"
     assert plan(KIND, pair(None, host), context()) == []
+
+
+def reserved_object(**metadata: Any) -> Object:
+    """A host copy made before its virtual object, at 1767225600 s."""
+    host = ownership.reserve(to_host(virtual_object(), context()), KEY, NAMES, OWNER)
+    made = {"uid": "h1", "resourceVersion": "9", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    host["metadata"] |= made | metadata
+    return host
+
+
+@pytest.mark.parametrize(
+    ("host", "witnessed", "not_before"),
+    [
+        pytest.param(host_object(), None, None, id="an ordinary orphan: now"),
+        pytest.param(reserved_object(), None, 1767225720.0, id="reserved: two minutes old"),
+        pytest.param(
+            reserved_object(), "v0", 1767225720.0, id="its predecessor's end says nothing of it"
+        ),
+    ],
+)
+def test_a_reserved_copy_is_no_orphan_yet(
+    host: Object, witnessed: str | None, not_before: float | None
+) -> None:
+    """Whoever made it is about to make its virtual object; after a time it is an orphan as any."""
+    [action] = plan(KIND, pair(None, host, virtual_deleted=witnessed), context())
+    assert isinstance(action, Delete)
+    assert (action.not_before, action.confirm, action.identity) == (not_before, True, True)
+
+
+def test_a_copy_whose_object_was_seen_to_go_is_no_reservation() -> None:
+    """A copy left with both marks waits for nobody: its very object was there, and went."""
+    host = host_object()
+    host["metadata"]["annotations"][ownership.BLOCK_DELETION] = "true"
+    host["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    [action] = plan(KIND, pair(None, host, virtual_deleted="v1"), context())
+    assert isinstance(action, Delete)
+    assert (action.not_before, action.confirm) == (None, False)
+
+
+@pytest.mark.parametrize("restamp", [False, True])
+def test_a_reserved_copy_is_adopted_in_one_write(*, restamp: bool) -> None:
+    """When the virtual object is there, its UID goes on the copy and the reservation off."""
+    kind = replace(KIND, restamp=restamp)
+    host = {**reserved_object(), "status": {"phase": "Ready"}}
+    [action] = plan(kind, pair(virtual_object(), host), context())
+    assert isinstance(action, Update)
+    annotations = {ownership.OBJECT_UID: "v1", ownership.BLOCK_DELETION: None}
+    assert action.patch.body == {"metadata": {"uid": "h1", "annotations": annotations}}
+
+
+def test_a_tenant_reserves_nothing() -> None:
+    """The mark on a virtual object neither crosses nor keeps its copy."""
+    marked = virtual_object(annotations={ownership.BLOCK_DELETION: "true"})
+
+    def passing(virtual: Object, ctx: Context) -> Object:
+        wanted = to_host(virtual, ctx)
+        wanted["metadata"]["annotations"] = dict(virtual["metadata"]["annotations"])
+        return wanted
+
+    kind = replace(KIND, to_host=passing)
+    [action] = plan(kind, pair(marked, None), context())
+    assert isinstance(action, Create)
+    assert ownership.BLOCK_DELETION not in action.wanted["metadata"]["annotations"]
+    assert plan(kind, pair(marked, host_object()), context()) == []
 
 
 def test_children_go_after_the_copy() -> None:

@@ -336,6 +336,14 @@ def test_a_copy_kept_for_ever_is_no_sign_of_a_short_list(world: World) -> None:
     assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
 
 
+def test_a_reserved_copy_is_no_sign_of_a_short_list(world: World) -> None:
+    """Its virtual object was never there: it is only about to be made."""
+    reserved = ownership.reserve({"metadata": {}}, Key("default", "u"), NAMES, None)
+    reserved["metadata"] |= {"uid": "h-u", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    world.put(Side.HOST, "users", reserved)
+    assert world.view.unexplained(Side.VIRTUAL, "users", "default") is None
+
+
 def test_a_copy_that_is_leaving_is_no_sign_of_a_short_list(world: World) -> None:
     """It may take longer to go than the end of its object is remembered."""
     leaving = copy_of(virtual("u"))
