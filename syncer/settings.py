@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -373,12 +373,14 @@ Word: TypeAlias = Annotated[str, AfterValidator(_one_word)]
 NodeSelector: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_node_selector)]
 Tolerations: TypeAlias = Annotated[tuple[Toleration, ...], BeforeValidator(_tolerations)]
 ImageMap: TypeAlias = Annotated[Mapping[str, str], PlainValidator(_image_map)]
+HttpsUrl: TypeAlias = Annotated[str, AfterValidator(_https_url)]
 Port: TypeAlias = Annotated[int, BeforeValidator(_port)]
 Listen: TypeAlias = Annotated[Address | None, PlainValidator(_address)]
 
 _DEPRECATED = "Deprecated"
 _ENDPOINT = "The tenant's endpoint"
 _NOTHING: tuple[object, ...] = ("", (), {}, None)
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -528,9 +530,7 @@ class Settings(BaseModel):
         DnsLabel, Option(_ENDPOINT, "NAMESPACE", shown_default="the syncer's own namespace")
     ] = Field(default="", description="Namespace of that secret.", validate_default=True)
     out_kube_config_server: Annotated[
-        str,
-        AfterValidator(_https_url),
-        Option(_ENDPOINT, "URL", shown_default="https://localhost:PORT"),
+        HttpsUrl, Option(_ENDPOINT, "URL", shown_default="https://localhost:PORT")
     ] = Field(default="", description="Server that the kubeconfig names.")
 
     sync: Annotated[Words, Option("What is synced", "KIND", repeated=True)] = Field(
@@ -695,11 +695,16 @@ def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def entries() -> Iterator[Entry]:
-    """Give the settings that have a flag, in the order of :data:`SECTIONS`."""
+def entries(model: type[BaseModel] = Settings) -> Iterator[Entry]:
+    """Give the settings that have a flag, in the order of :data:`SECTIONS`.
+
+    Args:
+        model: whose fields; those of a command, with :class:`Option` annotations like these, come
+            with sections of its own last.
+    """
     found: list[Entry] = []
-    for name, info in Settings.model_fields.items():
-        option = _option(name)
+    for name, info in model.model_fields.items():
+        option = _option(name, model)
         if not option.flag:
             continue
         flag = name.replace("_", "-")
@@ -708,16 +713,18 @@ def entries() -> Iterator[Entry]:
         )
         text = info.description or ""
         boolean = info.annotation is bool
-        found.append(Entry(name, flag, _variable(name), option, boolean, default, text))
-    return iter(sorted(found, key=lambda entry: SECTIONS.index(entry.option.section)))
+        variable = _variable(name, model)
+        found.append(Entry(name, flag, variable, option, boolean, default, text))
+    sections = list(dict.fromkeys((*SECTIONS, *(entry.option.section for entry in found))))
+    return iter(sorted(found, key=lambda entry: sections.index(entry.option.section)))
 
 
-def _option(name: str) -> Option:
-    return next(m for m in Settings.model_fields[name].metadata if isinstance(m, Option))
+def _option(name: str, model: type[BaseModel] = Settings) -> Option:
+    return next(m for m in model.model_fields[name].metadata if isinstance(m, Option))
 
 
-def _variable(name: str) -> str:
-    return f"{ENV_PREFIX}{name.upper()}" if _option(name).variable else ""
+def _variable(name: str, model: type[BaseModel] = Settings) -> str:
+    return f"{ENV_PREFIX}{name.upper()}" if _option(name, model).variable else ""
 
 
 # -- loading -------------------------------------------------------------------------------------
@@ -758,27 +765,60 @@ def load(
     Raises:
         UsageError: a value is wrong, or the settings file can't be read or has unknown keys.
     """
-    given = {
-        name: _Given(_variable(name), environ[_variable(name)])
-        for name in Settings.model_fields
-        if _option(name).flag and _option(name).variable and environ.get(_variable(name))
-    }
-    given |= {name: _Given(f"--{name.replace('_', '-')}", flags[name]) for name in flags}
+    given = _given(Settings, flags, environ)
     if path := given.get("config"):
         given = {**_read_file(path), **given}
-    for name in Settings.model_fields:
-        ambient = _option(name).ambient
-        if name not in given and ambient and environ.get(ambient):
-            given[name] = _Given(ambient, environ[ambient])
-    if "current_namespace" not in given and (namespace := _read_namespace(namespace_file)):
+    given |= _ambient(Settings, given, environ)
+    if "current_namespace" not in given and (namespace := pod_namespace(namespace_file)):
         given["current_namespace"] = _Given(str(namespace_file), namespace)
-    settings = _validate(given)
+    settings = _validate(Settings, given)
     return Loaded(settings, tuple(_deprecations(given)))
 
 
-def _validate(given: Mapping[str, _Given]) -> Settings:
+def load_options(
+    model: type[_Model], flags: Mapping[str, object], environ: Mapping[str, str]
+) -> _Model:
+    """Read the options of a command: flags and environment, as :func:`load` reads them; no file.
+
+    Args:
+        model: its fields carry :class:`Option` annotations.
+        flags: field -> text, or list of texts for repeated ones; only those that were given.
+        environ: the environment.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    given = _given(model, flags, environ)
+    return _validate(model, given | _ambient(model, given, environ))
+
+
+def _given(
+    model: type[BaseModel], flags: Mapping[str, object], environ: Mapping[str, str]
+) -> dict[str, _Given]:
+    given = {
+        name: _Given(variable, environ[variable])
+        for name in model.model_fields
+        if _option(name, model).flag
+        and (variable := _variable(name, model))
+        and environ.get(variable)
+    }
+    return given | {name: _Given(f"--{name.replace('_', '-')}", flags[name]) for name in flags}
+
+
+def _ambient(
+    model: type[BaseModel], given: Mapping[str, _Given], environ: Mapping[str, str]
+) -> dict[str, _Given]:
+    """Give what foreign variables say of fields that nothing else says anything of."""
+    return {
+        name: _Given(ambient, environ[ambient])
+        for name in model.model_fields
+        if name not in given and (ambient := _option(name, model).ambient) and environ.get(ambient)
+    }
+
+
+def _validate(model: type[_Model], given: Mapping[str, _Given]) -> _Model:
     try:
-        return Settings.model_validate({name: value.value for name, value in given.items()})
+        return model.model_validate({name: value.value for name, value in given.items()})
     except ValidationError as error:
         lines = []
         for detail in error.errors():
@@ -802,7 +842,8 @@ def _deprecations(given: Mapping[str, _Given]) -> Iterator[str]:
             yield f"{source.where} is deprecated: {clause}"
 
 
-def _read_namespace(path: Path) -> str:
+def pod_namespace(path: Path = SERVICE_ACCOUNT_NAMESPACE) -> str:
+    """Give the namespace of the pod that this runs in; ``""`` outside pods."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):

@@ -94,6 +94,7 @@ class Access:
         tls: what the SSL context is made of; ``None`` for plain HTTP.
         authorization: ``Authorization`` header; ``""`` for none.
         plugin: gives a token or certificate; ``None`` when the file itself does.
+        context: name of the kubeconfig's context; ``""``: it is from no kubeconfig.
     """
 
     server: str
@@ -101,6 +102,7 @@ class Access:
     tls: Tls | None = None
     authorization: str = field(default="", repr=False)
     plugin: ExecPlugin | None = None
+    context: str = field(default="", compare=False)
 
 
 class Files:

@@ -128,6 +128,27 @@ def read_kubeconfig(path: Path, context: str | None, files: Files) -> Access:
     return reader.access(_parse(path, files.read(path, "kubeconfig")), context)
 
 
+def read_inline(content: bytes, source: str) -> Access:
+    """Read a kubeconfig that is no file of ours: nothing it names is read, no command of it is run.
+
+    Args:
+        content: the kubeconfig.
+        source: where it is from, for messages.
+
+    Raises:
+        ConfigError: it can't be used, or names a file or a command.
+    """
+    path = Path(source)
+    return _Reader(path, _NoFiles()).access(_parse(path, content), None, plugins=False)
+
+
+class _NoFiles(Files):
+    """Refuses to read."""
+
+    def read(self, path: Path, source: str) -> bytes:
+        raise ConfigError(f"{source} must be given inline (-data), not as the file {path.name}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Makes one :class:`Access` of a parsed kubeconfig.
@@ -140,7 +161,7 @@ class _Reader:
     path: Path
     files: Files
 
-    def access(self, parsed: _File, context: str | None) -> Access:
+    def access(self, parsed: _File, context: str | None, *, plugins: bool = True) -> Access:
         cluster_name, user_name = self._context(parsed, context)
         cluster = next((c.cluster for c in parsed.clusters if c.name == cluster_name), None)
         if cluster is None:
@@ -152,6 +173,8 @@ class _Reader:
         whose = f"{self.path}: user {user_name!r}"
         user = user or _User()
         _refuse(cluster, where, user, whose)
+        if user.exec and not plugins:
+            raise ConfigError(f"{whose}: exec must not be in a kubeconfig from elsewhere")
         server = server_url(cluster.server, f"{where}: server")
         tls = self._tls(cluster, where, user, whose)
         return Access(
@@ -160,6 +183,7 @@ class _Reader:
             tls=tls if server.startswith("https:") else None,
             authorization=self._authorization(user, whose),
             plugin=self._plugin(user.exec, whose, cluster, tls) if user.exec else None,
+            context=context or parsed.current_context,
         )
 
     def _context(self, parsed: _File, context: str | None) -> tuple[str, str]:
