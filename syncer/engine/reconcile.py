@@ -340,7 +340,7 @@ class Reconciler:
         live = await self._writers[Side.HOST].get(kind.resource, pair.host_key)
         if live is None:
             raise NotConfirmedError("the object in the way has just gone")
-        owner = ownership.virtual_key(live, self._names)
+        owner = self._made_for(kind, live)
         if owner == pair.key:
             self._view.store(Side.HOST, kind.resource.full_name).apply(live, live=True)
             raise NotConfirmedError("the copy was already there")
@@ -360,6 +360,12 @@ class Reconciler:
             return 0.0
         now = self._writers[action.side].server_time()
         return ownership.RESERVED_SECONDS if now is None else action.not_before - now
+
+    def _made_for(self, kind: Kind, host: Object) -> Key | None:
+        """Give the key that a host object's marks name, or ``None``: it is not ours."""
+        if kind.on_host is not None:
+            return kind.on_host.mark(host, self._names)
+        return ownership.virtual_key(host, self._names)
 
     async def _delete(self, kind: Kind, pair: Pair, action: Delete) -> None:
         """Delete, after the looks at the live servers that the plan asks for.
@@ -463,22 +469,23 @@ class Reconciler:
                 self._recorder.event(involved, notice.type, notice.reason, message, component)
 
     def _refused(self, kind: Kind, item: Item, error: ApiError) -> str:
-        """Sort an API server's refusal: ordinary, ours to wait out, or the tenant's to read."""
-        if is_stale(error) or _vanished(kind, error):
-            log.debug("stale", error=str(error), **_fields(item))
-            return "conflict"
-        if kind.direction is Direction.TO_VIRTUAL and _terminating(error):
-            log.debug("namespace terminating", **_fields(item))
-            return "dropped"
-        if error.throttled or error.server_error or error.unauthorized:
-            self._log("info", item, error)
-            return "retry"
-        self._log("warning", item, error)
-        message = hide_host_names(_words(error), self._names, self._known(kind, item))
-        self._failed(
-            kind, item, Notice("SyncError", f"Error syncing to physical cluster: {message}")
-        )
-        return "error"
+        """Log a refusal as its sort asks for, and tell the tenant of what is the tenant's to read.
+
+        Returns:
+            The sort, see :func:`_sort`.
+        """
+        sort = _sort(kind, error)
+        match sort:
+            case "retry":
+                self._log("info", item, error)
+            case "error":
+                self._log("warning", item, error)
+                words = hide_host_names(_words(error), self._names, self._known(kind, item))
+                text = f"Error syncing to physical cluster: {words}"
+                self._failed(kind, item, Notice("SyncError", text))
+            case _:
+                log.debug("not synced", why=sort, error=error.attempt, **_fields(item))
+        return sort
 
     def _failed(self, kind: Kind, item: Item, notice: Notice) -> None:
         self._observer.sync_error(kind.name, notice.reason)
@@ -510,8 +517,26 @@ def _other(side: Side) -> Side:
     return Side.VIRTUAL if side is Side.HOST else Side.HOST
 
 
+def _sort(kind: Kind, error: ApiError) -> str:
+    """Sort an API server's refusal.
+
+    Returns:
+        ``conflict``: ordinary, decided anew in a moment; ``waiting``: its namespace terminates, on
+        either side, so that the item's deletion is on its way, and ``dropped``: the same for what
+        only the host's next change can bring again; ``retry``: trouble of the whole server;
+        ``error``: the tenant's to read.
+    """
+    if is_stale(error) or _vanished(kind, error):
+        return "conflict"
+    if _terminating(error):
+        return "dropped" if kind.direction is Direction.TO_VIRTUAL else "waiting"
+    if error.throttled or error.server_error or error.unauthorized:
+        return "retry"
+    return "error"
+
+
 def _terminating(error: ApiError) -> bool:
-    """Say whether the namespace is going away and takes nothing new.
+    """Say whether the namespace is going away and takes nothing new: objects, bindings, tokens.
 
     Source: Kubernetes ``plugin/pkg/admission/namespace/lifecycle`` (cause NamespaceTerminating).
     """

@@ -67,6 +67,51 @@ async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other:
     await eventually(nothing)
 
 
+async def test_a_namespace_that_lingers_is_no_trouble(pair: Pair, other: str) -> None:
+    """What a terminating namespace takes no more (tokens, bindings) is neither told nor logged."""
+    held = pod("held", other)
+    held["metadata"]["finalizers"] = ["example.com/hold"]
+    await pair.virtual.create(held)
+    await pair.virtual.create(pod("web", other))
+    await asyncio.gather(*(in_phase(pair, name, other) for name in ("held", "web")))
+    seen, errors = len(pair.syncer.log_lines()), await _errors(pair)
+    controllers = pair.virtual.plane.components["kube-controller-manager"]
+    await controllers.pause()  # the namespace terminates, and nothing in it does yet
+    try:
+        await pair.syncer.pause()
+        await pair.virtual.create(pod("new", other))
+        await pair.virtual.delete("namespaces", other)
+        await pair.syncer.resume()
+        # A running pod's tokens are made anew when their Secret is gone.
+        home, tokens = pair.names.host_namespace, pair.host_name("web-sa-token", other)
+        await pair.host.delete("secrets", tokens, home)
+        await pair.virtual.patch("pods", "web", other, {"metadata": {"labels": {"a": "b"}}})
+        await asyncio.sleep(2.0)
+        assert await pair.find_copy("pods", "new", other) is None
+        assert await pair.host.find("secrets", tokens, home) is None
+    finally:
+        await pair.syncer.resume()
+        await controllers.resume()
+
+    async def none_left() -> None:
+        assert not await pair.copies("pods", other)
+
+    await eventually(none_left, timeout=60)
+    assert await pair.virtual.find("pods", "held", other)
+    finalizers = {"metadata": {"finalizers": None}}
+    await pair.virtual.patch("pods", "held", other, finalizers)
+    await gone(lambda: pair.virtual.find("namespaces", other), timeout=90)
+    ours = [each for each in pair.syncer.log_lines()[seen:] if each.get("namespace") == other]
+    assert [each for each in ours if each["level"] not in ("debug", "info")] == []
+    assert await _errors(pair) == errors
+
+
+async def _errors(pair: Pair) -> float:
+    """Return how often anything was found wrong with an object."""
+    samples = await pair.syncer.metrics()
+    return sum(each for name, each in samples.items() if name.startswith("syncer_sync_errors"))
+
+
 def _near(name: str, namespace: str, selector: Object) -> Object:
     """Return a pod that runs only where a pod `app: db` of the selected namespaces runs."""
     term = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from syncer import ownership
-from syncer.engine.reconcile import _lives, _says, _words
+from syncer.engine.reconcile import _lives, _says, _sort, _words
 from syncer.kube.errors import ApiError
-from syncer.types import Object
+from syncer.types import Direction, Kind, Object, Resource
 
 
 def pod(version: str = "2", status: str = "Running", **metadata: Any) -> Object:
@@ -60,6 +60,54 @@ def test_only_an_objects_own_copy_is_kept_up(
     """No token of a pod goes to the copy of the one before, nor to one that is leaving."""
     annotations = {ownership.OBJECT_UID: mark} if mark else {}
     assert _lives(virtual, {"metadata": {"annotations": annotations}}) == lives
+
+
+def refusal(status: int, reason: str, cause: str = "", kind: str = "") -> ApiError:
+    details = {"causes": [{"reason": cause}] if cause else [], "kind": kind}
+    return ApiError(status, reason, "because", details=details, attempt="POST /x")
+
+
+@pytest.mark.parametrize(
+    ("direction", "error", "sort"),
+    [
+        pytest.param(Direction.TO_HOST, refusal(409, "Conflict"), "conflict", id="stale"),
+        pytest.param(
+            Direction.TO_HOST, refusal(404, "NotFound", kind="pods"), "conflict", id="it is gone"
+        ),
+        pytest.param(
+            Direction.TO_HOST,
+            refusal(404, "NotFound", kind="namespaces"),
+            "error",
+            id="its namespace is gone",
+        ),
+        pytest.param(
+            Direction.TO_HOST,
+            refusal(403, "Forbidden", "NamespaceTerminating", "serviceaccounts"),
+            "waiting",
+            id="its namespace terminates: a token or a binding, a copy on the host",
+        ),
+        pytest.param(
+            Direction.DERIVED,
+            refusal(403, "Forbidden", "NamespaceTerminating"),
+            "waiting",
+            id="its namespace terminates: a derived object",
+        ),
+        pytest.param(
+            Direction.TO_VIRTUAL,
+            refusal(403, "Forbidden", "NamespaceTerminating"),
+            "dropped",
+            id="its namespace terminates: an event",
+        ),
+        pytest.param(Direction.TO_HOST, refusal(429, "TooManyRequests"), "retry", id="busy"),
+        pytest.param(Direction.TO_HOST, refusal(503, "ServiceUnavailable"), "retry", id="down"),
+        pytest.param(Direction.TO_HOST, refusal(401, "Unauthorized"), "retry", id="credentials"),
+        pytest.param(Direction.TO_HOST, refusal(403, "Forbidden"), "error", id="quota, policy"),
+    ],
+)
+def test_refusals_are_sorted(direction: Direction, error: ApiError, sort: str) -> None:
+    """Only what the tenant can do something about is told and counted as an error."""
+    resource = Resource("", "v1", "pods", "Pod")
+    assert _sort(Kind(name="pods", resource=resource, direction=direction), error) == sort
 
 
 def test_a_quoted_object_is_neither_told_nor_logged() -> None:
