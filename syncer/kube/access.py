@@ -66,22 +66,36 @@ class Tls:
             context.load_verify_locations(cadata=self.authority.decode("ascii", "ignore"))
         except ssl.SSLError as error:
             raise ConfigError(
-                f"{self.authority_from} must hold certificates in PEM: {_ssl_reason(error)}"
+                f"{self.authority_from} must hold certificates in PEM: {ssl_reason(error)}"
             ) from error
 
     def _identify(self, context: ssl.SSLContext) -> None:
-        descriptor = os.memfd_create("client-certificate", os.MFD_CLOEXEC)
-        with os.fdopen(descriptor, "wb") as memory:
-            memory.write(self.certificate + b"\n" + self.key)
-            memory.flush()
-            try:
-                # Without a password, OpenSSL would ask the terminal for one.
-                context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
-            except (ssl.SSLError, ValueError) as error:
-                raise ConfigError(
-                    f"{self.certificate_from} must be a certificate in PEM and its own "
-                    f"unencrypted private key: {_ssl_reason(error)}"
-                ) from error
+        try:
+            load_key_pair(context, self.certificate, self.key)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                f"{self.certificate_from} must be a certificate in PEM and its own "
+                f"unencrypted private key: {ssl_reason(error)}"
+            ) from error
+
+
+def load_key_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Give a context its certificate, without writing the key to a disk.
+
+    Args:
+        context: gets it; a later one of the same kind of key replaces it.
+        certificate: PEM of the certificate and its chain.
+        key: PEM of its private key.
+
+    Raises:
+        ssl.SSLError, ValueError: they are no use, or not a pair.
+    """
+    descriptor = os.memfd_create("key-pair", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as memory:
+        memory.write(certificate + b"\n" + key)
+        memory.flush()
+        # Without a password, OpenSSL would ask the terminal for one.
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,5 +205,6 @@ def _look(path: Path) -> tuple[int, ...]:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-def _ssl_reason(error: Exception) -> str:
+def ssl_reason(error: Exception) -> str:
+    """Say in OpenSSL's own word what it didn't like."""
     return getattr(error, "reason", None) or str(error)
