@@ -21,24 +21,22 @@ from mappers.endpoints import SKIP_MIRROR
 from mappers.servicecidrs import SERVICE_CIDR, networks
 from mappers.services import KUBERNETES, RESOURCE
 from syncer.types import (
+    OWN_ENDPOINTS,
+    OWN_SERVICE,
     Blocked,
     Context,
+    Derive,
     Direction,
     Key,
     Kind,
     Need,
     Object,
     Ref,
+    Related,
     Resource,
     Side,
     Skip,
 )
-
-OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
-"""The host Service of this virtual cluster; the engine knows which."""
-
-OWN_ENDPOINTS: Final = Ref(Side.HOST, "own-endpoints", Key("", ""))
-"""The host Endpoints of that Service."""
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
@@ -153,32 +151,30 @@ def _label(obj: Object, key: str, value: str) -> None:
     obj["metadata"]["labels"] = {**(obj["metadata"].get("labels") or {}), key: value}
 
 
+def _kind(name: str, resource: Resource, related: Related, derive: Derive) -> Kind:
+    return Kind(
+        name=name,
+        resource=resource,
+        direction=Direction.DERIVED,
+        related=related,
+        derive=derive,
+        only=KUBERNETES,
+        optional=False,
+    )
+
+
 KINDS = (
-    Kind(
-        name="kubernetes-service",
-        resource=RESOURCE,
-        direction=Direction.DERIVED,
-        related=_service_related,
-        derive=_service,
-        only=KUBERNETES,
-        optional=False,
+    _kind("kubernetes-service", RESOURCE, _service_related, _service),
+    _kind(
+        "kubernetes-endpoints",
+        Resource("", "v1", "endpoints", "Endpoints"),
+        _endpoints_related,
+        _endpoints,
     ),
-    Kind(
-        name="kubernetes-endpoints",
-        resource=Resource("", "v1", "endpoints", "Endpoints"),
-        direction=Direction.DERIVED,
-        related=_endpoints_related,
-        derive=_endpoints,
-        only=KUBERNETES,
-        optional=False,
-    ),
-    Kind(
-        name="kubernetes-endpointslice",
-        resource=Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
-        direction=Direction.DERIVED,
-        related=_endpoints_related,
-        derive=_slice,
-        only=KUBERNETES,
-        optional=False,
+    _kind(
+        "kubernetes-endpointslice",
+        Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+        _endpoints_related,
+        _slice,
     ),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -125,6 +125,16 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.side} {self.resource} {self.key}"
+
+
+OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
+"""The virtual cluster's own Service on the host: pods reach the API server under its address.
+
+What it is called there is a setting; mappers see it under this name, as the engine's store has it.
+"""
+
+OWN_ENDPOINTS: Final = Ref(Side.HOST, "own-endpoints", Key("", ""))
+"""The host Endpoints of that Service."""
 
 
 class Query(NamedTuple):
@@ -314,6 +324,7 @@ class Child:
     index: str
 
 
+Related: TypeAlias = Callable[[Object, Object | None, Context], Iterable[Need]]
 ToHost: TypeAlias = Callable[[Object, Context], Object | Blocked | Skip | Refused]
 ToVirtual: TypeAlias = Callable[[Object, Object | None, Context], Object | Blocked | Skip | Gone]
 Derive: TypeAlias = Callable[[Key, Object | None, Context], Object | Blocked | Skip]
@@ -388,7 +399,7 @@ class Kind:
     optional: bool = True
     component: str = ""
     references: tuple[Reference, ...] = ()
-    related: Callable[[Object, Object | None, Context], Iterable[Need]] | None = None
+    related: Related | None = None
     to_host: ToHost | None = None
     mutable: tuple[str, ...] = ()
     update: Callable[[Object, Object, Context], Object] | None = None

@@ -28,6 +28,7 @@ from mappers.pods import (
     volumes,
 )
 from syncer.types import (
+    OWN_SERVICE,
     Blocked,
     Context,
     Key,
@@ -42,8 +43,6 @@ from syncer.types import (
 )
 
 KUBERNETES: Final = Ref(Side.VIRTUAL, "services", Key("default", "kubernetes"))
-OWN_SERVICE: Final = Ref(Side.HOST, "own-service", Key("", ""))
-"""The virtual cluster's own Service on the host: its IP is where pods reach the API server."""
 ALL_NAMESPACES: Final = Query(Side.VIRTUAL, "namespaces", "all", "")
 
 

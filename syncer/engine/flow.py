@@ -218,24 +218,12 @@ class Limiter:
     ``await acquire()``, make the request, then ``release(...)`` always, exactly once.
 
     Args:
-        start: first limit, brought between floor and cap.
-        floor: lowest limit, at least 1.
-        cap: highest limit.
         clock: monotonic seconds.
-
-    Raises:
-        ValueError: not ``1 <= floor <= cap``.
+        bounds: ``start``, ``floor`` and ``cap`` of the :class:`AdaptiveLimit`.
     """
 
-    def __init__(
-        self,
-        *,
-        start: int = START,
-        floor: int = 1,
-        cap: int = CAP,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._decision = AdaptiveLimit(start=start, floor=floor, cap=cap, clock=clock)
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, **bounds: int) -> None:
+        self._decision = AdaptiveLimit(clock=clock, **bounds)
         self._clock = clock
         # Slots held by callers, and by waiters that were given one and have not run yet.
         self._in_flight = 0

@@ -268,8 +268,9 @@ class Reconciler:
             case Create():
                 await self._create_on_virtual(kind, action)
             case Update():
-                if action.confirm:
-                    await self._confirm_gone(kind, pair, action.side)
+                await self._confirm_lost(
+                    kind, pair, action.side, absent=action.confirm, identity=action.confirm
+                )
                 answer = await self._writers[action.side].patch(
                     kind.resource, action.key, action.patch, action.subresource
                 )
@@ -373,13 +374,11 @@ class Reconciler:
         Raises:
             NotConfirmedError: the live servers contradict the plan; nothing was deleted.
         """
-        other = _other(action.side)
-        if action.confirm:
-            await self._confirm_absent(kind, pair, other)
         for query in action.based_on:
             self._confirm_whole(pair, query)
-        if action.identity:
-            await self._confirm_identity(other)
+        await self._confirm_lost(
+            kind, pair, action.side, absent=action.confirm, identity=action.identity
+        )
         resource = self._resources[action.resource] if action.resource else kind.resource
         writer = self._writers[action.side]
         left = await writer.delete(resource, action.key, action.uid, action.grace)
@@ -397,18 +396,26 @@ class Reconciler:
             self._relist(query.side, query.resource)
             raise NotConfirmedError(f"{query.resource} {missing} is not to be seen on {query.side}")
 
-    async def _confirm_gone(self, kind: Kind, pair: Pair, side: Side) -> None:
-        """Make sure that the other side of ``side`` has lost what a write there reports as lost.
+    async def _confirm_lost(
+        self, kind: Kind, pair: Pair, side: Side, *, absent: bool, identity: bool
+    ) -> None:
+        """Make sure that the other side of ``side`` has lost what a write there follows from.
+
+        Args:
+            kind: the kind.
+            pair: the objects.
+            side: where the write goes.
+            absent: the object is not on the other side.
+            identity: the other side is the cluster that it was.
 
         Raises:
             NotConfirmedError: the live server says otherwise.
         """
-        await self._confirm_absent(kind, pair, _other(side))
-        await self._confirm_identity(_other(side))
-
-    async def _confirm_identity(self, side: Side) -> None:
-        if not await self._confirm(side):
-            raise NotConfirmedError(f"the {side} cluster can't be confirmed to be the same")
+        other = _other(side)
+        if absent:
+            await self._confirm_absent(kind, pair, other)
+        if identity and not await self._confirm(other):
+            raise NotConfirmedError(f"the {other} cluster can't be confirmed to be the same")
 
     async def _confirm_absent(self, kind: Kind, pair: Pair, side: Side) -> None:
         """Look on the live server for what the store says is not there.

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
-from syncer import ownership, paths
+from syncer import ownership, paths, types
 from syncer.engine.plan import Pair
 from syncer.engine.queue import Level
 from syncer.kube.store import Change, Lister, Meta, Store
@@ -38,8 +38,8 @@ VIRTUAL_KEY_INDEX: Final = "virtual"
 NAMESPACE_INDEX: Final = "namespace"
 """Built-in index on virtual stores of namespaced resources."""
 
-OWN_SERVICE: Final = "own-service"
-OWN_ENDPOINTS: Final = "own-endpoints"
+OWN_SERVICE: Final = types.OWN_SERVICE.resource
+OWN_ENDPOINTS: Final = types.OWN_ENDPOINTS.resource
 """Reserved resource names of the host's own objects of this virtual cluster; key ``/``."""
 
 

@@ -4,13 +4,9 @@ from typing import Any
 
 import pytest
 
-from mappers.kubernetes_service import (
-    KINDS,
-    KUBERNETES,
-    OWN_ENDPOINTS,
-    OWN_SERVICE,
-)
-from syncer.types import Key, Side
+from mappers.kubernetes_service import KINDS
+from mappers.services import KUBERNETES
+from syncer.types import OWN_ENDPOINTS, OWN_SERVICE, Key, Side
 
 SERVICE, ENDPOINTS, SLICE = KINDS
 META = {"namespace": "default", "name": "kubernetes", "uid": "u1", "resourceVersion": "1"}
