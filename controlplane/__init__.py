@@ -11,6 +11,7 @@ however it ends, the plane's processes and directory are removed.
 
 from controlplane.commands import Settings
 from controlplane.component import Component, ComponentError, NotOwnerError
+from controlplane.egress import Dial, Egress, Route
 from controlplane.plane import ControlPlane, PlaneError, boot_pair
 from controlplane.tools import ToolError, Tools, tools
 
@@ -18,8 +19,11 @@ __all__ = [
     "Component",
     "ComponentError",
     "ControlPlane",
+    "Dial",
+    "Egress",
     "NotOwnerError",
     "PlaneError",
+    "Route",
     "Settings",
     "ToolError",
     "Tools",

@@ -25,6 +25,8 @@ NODE_CONTROLLERS = (
 """Controllers that a virtual plane goes without: they act on nodes or volumes, the host's job."""
 
 _KINE_SOCKET = "kine.sock"
+_EGRESS_SOCKET = "egress.sock"
+_EGRESS_CONFIG = "egress.yaml"
 _ADVERTISED = "192.0.2.1"  # documentation range: an Endpoints object may not hold a loopback IP
 _POD_CIDR = "10.245.0.1/16"  # for nodes that tests add without a range of their own
 _KWOK_DATA = Path(__file__).parent / "kwok"
@@ -33,6 +35,10 @@ DATABASE = "state.db"
 """Name of kine's file."""
 POD_LOG = "pod.log"
 """Name of the file that every fake pod's log is read from."""
+NODE_METRICS = "/metrics/nodes/{nodeName}/metrics/resource"
+"""Path at kwok of what a kubelet has at `/metrics/resource`; `node-0` has it there, too."""
+EGRESS = "egress"
+"""Name of the directory that says where addresses lead; see egress_proxy.py."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,30 @@ def kine_probe() -> str:
     return f"unix:{_KINE_SOCKET}"
 
 
+def egress_proxy() -> list[str]:
+    """Return the command of the proxy through which the API server reaches the cluster."""
+    script = Path(__file__).with_name("egress_proxy.py")
+    return [sys.executable, "-I", "-S", str(script), _EGRESS_SOCKET, EGRESS]
+
+
+def egress_probe() -> str:
+    """Return what tells that the proxy is ready."""
+    return f"unix:{_EGRESS_SOCKET}"
+
+
+def write_egress_config(directory: Path) -> None:
+    """Write `egress.yaml`: what the API server dials in the cluster goes through the proxy."""
+    (directory / _EGRESS_CONFIG).write_text(
+        "apiVersion: apiserver.k8s.io/v1beta1\n"
+        "kind: EgressSelectorConfiguration\n"
+        "egressSelections:\n"
+        "  - name: cluster\n"
+        "    connection:\n"
+        "      proxyProtocol: HTTPConnect\n"
+        f"      transport: {{uds: {{udsName: {_EGRESS_SOCKET}}}}}\n"
+    )
+
+
 def api_server(tools: Tools, settings: Settings, port: int, *, virtual: bool) -> list[str]:
     """Return kube-apiserver's command."""
     issuer = "https://kubernetes.default.svc.cluster.local"
@@ -89,6 +119,7 @@ def api_server(tools: Tools, settings: Settings, port: int, *, virtual: bool) ->
         f"--secure-port={port}",
         f"--service-cluster-ip-range={settings.service_cidr}",
         "--allow-privileged=true",
+        f"--egress-selector-config-file={_EGRESS_CONFIG}",
         "--authorization-mode=Node,RBAC",
         "--client-ca-file=pki/client-ca.crt",
         "--tls-cert-file=pki/kube-apiserver.crt",
@@ -103,19 +134,16 @@ def api_server(tools: Tools, settings: Settings, port: int, *, virtual: bool) ->
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         "--proxy-client-cert-file=pki/front-proxy.crt",
         "--proxy-client-key-file=pki/front-proxy.key",
+        "--kubelet-certificate-authority=pki/server-ca.crt",
+        "--kubelet-client-certificate=pki/kubelet-client.crt",
+        "--kubelet-client-key=pki/kubelet-client.key",
+        "--kubelet-preferred-address-types=InternalIP,Hostname",
     ]
     if virtual:
         command += [
             # The syncer makes the endpoints of default/kubernetes and renews short-lived tokens.
             "--endpoint-reconciler-type=none",
             "--service-account-extend-token-expiration=false",
-        ]
-    else:
-        command += [
-            "--kubelet-preferred-address-types=InternalIP",
-            "--kubelet-certificate-authority=pki/server-ca.crt",
-            "--kubelet-client-certificate=pki/kubelet-client.crt",
-            "--kubelet-client-key=pki/kubelet-client.key",
         ]
     return [*command, *settings.api_server_flags]
 
@@ -192,12 +220,23 @@ def write_kwok_config(directory: Path) -> Path:
     """
     log = directory / POD_LOG
     log.write_text("2026-01-01T00:00:00.000000000Z stdout F hello from a fake pod\n")
-    filled = {
-        "POD_LOG": str(log),
-        "PYTHON": sys.executable,
-        "POD_SERVER": str(Path(__file__).with_name("pod_server.py")),
-    }
-    streams = string.Template((_KWOK_DATA / "streams.yaml").read_text()).substitute(filled)
-    stages = [(_KWOK_DATA / name).read_text() for name in ("node.yaml", "pod.yaml")]
-    (directory / "kwok.yaml").write_text("---\n".join([*stages, streams]))
+    streams = _filled(
+        "streams.yaml",
+        POD_LOG=str(log),
+        PYTHON=sys.executable,
+        POD_SERVER=str(Path(__file__).with_name("pod_server.py")),
+    )
+    # kwok serves all nodes at one address, and so a path that names no node for one of them only:
+    # by its name, a Metric without {nodeName} is that node's.
+    metrics = [
+        _filled("metrics.yaml", NAME=name, URL=path)
+        for name, path in (("any", NODE_METRICS), ("node-0", "/metrics/resource"))
+    ]
+    parts = [_filled("node.yaml"), _filled("pod.yaml"), _filled("usage.yaml"), *metrics, streams]
+    (directory / "kwok.yaml").write_text("---\n".join(parts))
     return log
+
+
+def _filled(name: str, **values: str) -> str:
+    text = (_KWOK_DATA / name).read_text()
+    return string.Template(text).substitute(values) if values else text

@@ -1,7 +1,11 @@
 """All certificates of one plane, laid out as its components and a syncer beside it expect them."""
 
+import hashlib
 import ipaddress
+import shutil
 import ssl
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +20,9 @@ _API_SERVER_NAMES = (
     "kubernetes.default.svc",
     "kubernetes.default.svc.cluster.local",
 )
+
+NODE_RANGE = ipaddress.ip_network("192.0.2.0/24")
+"""Addresses, of a range for documentation, that the fake kubelets' certificate is good for too."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,58 @@ class Pki:
         """Return the paths of `name.crt` and `name.key`."""
         return Pair(self.directory / f"{name}.crt", self.directory / f"{name}.key")
 
-    def client_context(self) -> ssl.SSLContext:
-        """Return a TLS context that trusts the plane's servers and shows the admin certificate."""
-        context = ssl.create_default_context(cafile=str(self.server_ca.certificate))
-        context.load_cert_chain(self.admin.certificate, self.admin.key)
+    def user(self, name: str, groups: Sequence[str] = ()) -> Pair:
+        """Return a client certificate by which one is `name`, member of `groups`.
+
+        The same for the same user, whichever process asks.
+        """
+
+        def make(directory: Path) -> Pair:
+            return Authority.load(self.client_ca).client(directory, "tls", name, groups)
+
+        return self._issued("users", [name, *groups], make)
+
+    def server(self, *hosts: str) -> Pair:
+        """Return a server certificate, trusted as the plane's, for `hosts` (names or addresses).
+
+        For a test's own kubelet or aggregated API. The same for the same hosts.
+        """
+
+        def make(directory: Path) -> Pair:
+            return Authority.load(self.server_ca).server(directory, "tls", hosts)
+
+        return self._issued("servers", hosts, make)
+
+    def client_context(self, user: Pair | None = None) -> ssl.SSLContext:
+        """Return a TLS context that trusts the plane's servers and shows a client certificate.
+
+        Args:
+            user: the certificate; the admin's if None.
+        """
+        context = self.anonymous_context()
+        shown = user or self.admin
+        context.load_cert_chain(shown.certificate, shown.key)
         return context
+
+    def anonymous_context(self) -> ssl.SSLContext:
+        """Return a TLS context that trusts the plane's servers and shows no certificate."""
+        return ssl.create_default_context(cafile=str(self.server_ca.certificate))
+
+    def _issued(self, kind: str, subject: Sequence[str], make: Callable[[Path], Pair]) -> Pair:
+        """Return what `make` makes for `subject`, making it if no process has yet."""
+        digest = hashlib.sha256("\0".join(subject).encode()).hexdigest()[:16]
+        place = self.directory / kind / digest
+        if not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
+            make(scratch)
+            try:
+                scratch.rename(place)
+            except OSError:  # another process was first
+                shutil.rmtree(scratch)
+                if not place.exists():
+                    raise
+        return Pair(place / "tls.crt", place / "tls.key")
 
 
 def create(directory: Path, service_cidr: str, *, virtual: bool) -> Pki:
@@ -74,10 +128,11 @@ def create(directory: Path, service_cidr: str, *, virtual: bool) -> Pki:
     masters = ["system:masters"]
     clients.client(directory, "admin", "admin", masters)
     clients.client(directory, "controller-manager", "system:kube-controller-manager", masters)
-    proxies.client(directory, "front-proxy", "front-proxy")
+    # These two by the names that k3s gives the API server at kubelets and at aggregated APIs.
+    clients.client(directory, "kubelet-client", "system:apiserver", masters)
+    proxies.client(directory, "front-proxy", "system:auth-proxy")
     if not virtual:
         servers.server(directory, "kube-scheduler", [LOOPBACK])
-        servers.server(directory, "kubelet", [LOOPBACK])
+        servers.server(directory, "kubelet", [LOOPBACK, *map(str, NODE_RANGE.hosts())])
         clients.client(directory, "scheduler", "system:kube-scheduler", masters)
-        clients.client(directory, "kubelet-client", "kubelet-client", masters)
     return Pki(directory)

@@ -23,12 +23,14 @@ from typing import Any, Literal, Self, TypeVar
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from controlplane import commands
 from controlplane.commands import Settings
 from controlplane.component import BOOT_TIMEOUT, Component, ComponentError
+from controlplane.egress import Egress
 from controlplane.kubeconfig import write_kubeconfig
-from controlplane.nodes import add_nodes, nodes_ready
+from controlplane.nodes import KUBELET_PORT, add_node, add_nodes, nodes_ready
 from controlplane.pki import Pki
 from controlplane.pki import create as create_pki
 from controlplane.ports import LOOPBACK, HeldPort
@@ -61,7 +63,7 @@ class ControlPlane:
         kubeconfig: admin kubeconfig.
         service_cidr: range of its service IPs.
         pki: its certificates and keys.
-        components: by name: kine, kube-apiserver, kube-controller-manager and, on a host,
+        components: by name: kine, egress, kube-apiserver, kube-controller-manager and, on a host,
             kube-scheduler and kwok.
         tools: the binaries, kubectl among them.
         owner: process id of the owner.
@@ -83,6 +85,17 @@ class ControlPlane:
     def pod_log(self) -> Path:
         """The file whose lines (in the container runtime's format) are every fake pod's log."""
         return self.directory / commands.POD_LOG
+
+    @property
+    def kubelet(self) -> tuple[str, int]:
+        """Where kwok answers as the kubelet of every fake node of a host plane."""
+        url = URL(self.components["kwok"].probe)
+        return str(url.host), int(url.port or 0)
+
+    @property
+    def egress(self) -> Egress:
+        """Where the addresses lead that the API server dials: kubelets, pods, services."""
+        return Egress(self.directory / commands.EGRESS)
 
     @classmethod
     @asynccontextmanager
@@ -185,6 +198,40 @@ class ControlPlane:
         shutil.copyfile(path, database)
         for component in reversed(stopped):
             await component.start()
+
+    @asynccontextmanager
+    async def node(
+        self,
+        name: str,
+        address: str,
+        *,
+        kubelet: tuple[str, int] | None = None,
+        port: int = KUBELET_PORT,
+    ) -> AsyncIterator[None]:
+        """Add a node to a host plane, reachable through its API server; remove it on exit.
+
+        Only pods that name it or tolerate `nodes.RESERVED` come to it; it takes them as any other.
+
+        Args:
+            name: of the Node; unique on this host.
+            address: its InternalIP; one of `pki.NODE_RANGE`, used once, since the API server keeps
+                connections for later.
+            kubelet: who answers as its kubelet, with a certificate for `address`
+                (`pki.server`); by default kwok, with logs, exec and its metrics.
+            port: of the kubelet, at `address`.
+
+        Raises:
+            aiohttp.ClientResponseError: the Node is refused.
+            TimeoutError: it did not become ready.
+        """
+        with self.egress.route(f"{address}:{port}", kubelet or self.kubelet):
+            async with self.api() as api:
+                await add_node(api, name, address, port)
+                try:
+                    yield
+                finally:
+                    async with api.delete(f"/api/v1/nodes/{name}"):
+                        pass
 
     @asynccontextmanager
     async def api(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -333,6 +380,7 @@ def _components(
     api_port, manager_port, scheduler_port, kubelet_port = ports
     described = {
         "kine": (commands.kine(tools, settings), commands.kine_probe()),
+        "egress": (commands.egress_proxy(), commands.egress_probe()),
         "kube-apiserver": (
             commands.api_server(tools, settings, api_port, virtual=virtual),
             f"https://{LOOPBACK}:{api_port}/readyz",
@@ -342,6 +390,7 @@ def _components(
             f"https://{LOOPBACK}:{manager_port}/healthz",
         ),
     }
+    commands.write_egress_config(directory)
     if not virtual:
         commands.write_scheduler_config(directory)
         commands.write_kwok_config(directory)
@@ -373,7 +422,8 @@ def _write_kubeconfigs(directory: Path, server: str, pki: Pki, kind: Kind) -> Pa
 
 async def _start(plane: ControlPlane, nodes: int) -> None:
     # The others only then: they would take its CPU, and the controller manager gives up after 10 s.
-    plane.components["kine"].launch()
+    for name in ("kine", "egress"):
+        plane.components[name].launch()
     await plane.components["kube-apiserver"].start()
     for component in plane.components.values():
         component.launch()

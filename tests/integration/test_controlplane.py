@@ -14,6 +14,7 @@ import pytest
 
 from controlplane import ControlPlane, NotOwnerError, PlaneError, Settings, boot_pair
 from controlplane.faults import FaultProxy, Stage, Write, fault_proxy
+from controlplane.nodes import set_address
 
 # With --dist=loadgroup one worker runs all of this, so that one pair is enough.
 pytestmark = pytest.mark.xdist_group("controlplane")
@@ -173,6 +174,44 @@ async def test_a_pod_runs_and_shows_its_log(host: ControlPlane, api: aiohttp.Cli
     assert pod["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
     assert "hello" in await kubectl(host, "logs", "streams")
     assert await kubectl(host, "exec", "streams", "--", "echo", "hi") == "hi\n"
+
+
+async def test_a_node_can_have_an_address_of_its_own(
+    host: ControlPlane, api: aiohttp.ClientSession
+) -> None:
+    """The API server reaches its kubelet there for logs, exec and `nodes/proxy`."""
+    async with host.node("elsewhere", "192.0.2.10"):
+        await run_pod(api, "far", nodeName="elsewhere")
+        assert "hello" in await kubectl(host, "logs", "far")
+        assert await kubectl(host, "exec", "far", "--", "echo", "hi") == "hi\n"
+        metrics = "/api/v1/nodes/elsewhere/proxy/metrics/nodes/elsewhere/metrics/resource"
+        async with asyncio.timeout(10):
+            while True:
+                async with api.get(metrics) as response:
+                    text = await response.text()
+                    assert response.status == 200, text
+                if 'pod_memory_working_set_bytes{namespace="default",pod="far"}' in text:
+                    break
+                await asyncio.sleep(0.2)
+        await kubectl(host, "delete", "pod", "far", "--now")
+    assert "192.0.2.10:10250" in [dial.target for dial in host.egress.dials]
+    assert "elsewhere" not in await kubectl(host, "get", "nodes", "--output=name")
+
+
+async def test_a_node_can_move(host: ControlPlane, api: aiohttp.ClientSession) -> None:
+    """It is found at its new address, and `nodes/proxy`, which loopback refuses, is allowed."""
+    metrics = "/api/v1/nodes/node-0/proxy/metrics/resource"
+    async with api.get(metrics) as response:
+        assert response.status == 400, "a kubelet on loopback is not proxied to"
+    with host.egress.route("192.0.2.11", host.kubelet):
+        await set_address(api, "node-0", "192.0.2.11", 10250)
+        async with api.get(metrics) as response:
+            text = await response.text()
+        assert response.status == 200
+        assert "node_memory_working_set_bytes" in text
+        await run_pod(api, "moved", nodeName="node-0")
+        assert "hello" in await kubectl(host, "logs", "moved")
+        await set_address(api, "node-0", *host.kubelet)
 
 
 async def test_a_pod_can_be_resized(host: ControlPlane, api: aiohttp.ClientSession) -> None:
