@@ -78,7 +78,7 @@ class Syncer:
         self._wrapper = tuple(wrapper) or (sys.executable,)
         self._directory = Path(tempfile.mkdtemp(prefix="syncer-"))
         (self._directory / "run").mkdir()
-        self._health, self._metrics = HeldPort(), HeldPort()
+        self._health, self._metrics, self._endpoint = HeldPort(), HeldPort(), HeldPort()
         # Without a command of its own it goes by the pid file, so the exit status stays ours.
         self._component = Component(
             "syncer",
@@ -90,6 +90,16 @@ class Syncer:
         self.log = self._component.log
         self.log.parent.mkdir()
         self.log.touch()
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the API that a tenant's kubeconfig points at, without a slash at the end."""
+        return f"https://{LOOPBACK}:{self._endpoint.number}"
+
+    @property
+    def port(self) -> int:
+        """Port of that API."""
+        return self._endpoint.number
 
     @property
     def health_url(self) -> str:
@@ -114,6 +124,7 @@ class Syncer:
     @property
     def command(self) -> list[str]:
         """The command line of the next `start`."""
+        pki = self.virtual.pki
         return [
             *self._wrapper,
             str(Path(sys.executable).with_name("syncer")),
@@ -124,6 +135,12 @@ class Syncer:
             f"--host-kube-config={self.host.kubeconfig}",
             f"--health-probe-bind-address={LOOPBACK}:{self._health.number}",
             f"--metrics-bind-address={LOOPBACK}:{self._metrics.number}",
+            f"--bind-address={LOOPBACK}",
+            f"--port={self._endpoint.number}",
+            f"--server-ca-cert={pki.server_ca.certificate}",
+            f"--server-ca-key={pki.server_ca.key}",
+            f"--client-ca-cert={pki.client_ca.certificate}",
+            f"--request-header-ca-cert={pki.request_header_ca.certificate}",
             "--log-format=json",
             *self.flags,
         ]
@@ -231,6 +248,7 @@ class Syncer:
         self._collect()
         self._health.release()
         self._metrics.release()
+        self._endpoint.release()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def cpu_seconds(self) -> float:

@@ -41,6 +41,7 @@ from syncer.kube.store import Change
 from syncer.naming import Names
 from syncer.ops.health import Health
 from syncer.ops.metrics import Metrics
+from syncer.proxy.assembly import Proxy
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
 from syncer.types import Direction, Indexer, Key, Kind, Object, Resource, Side
@@ -133,6 +134,15 @@ class App:
         self._ready: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._reconciler = self._make_reconciler()
+        self._proxy = Proxy(
+            settings,
+            self._names,
+            {Side.VIRTUAL: virtual, Side.HOST: host},
+            self._clients[Side.VIRTUAL],
+            self._view.stores,
+            lambda side, name: self._informers[side, name].synced,
+            observer=self._metrics.proxied,
+        )
         self._health = Health()
         self._observe()
 
@@ -142,19 +152,23 @@ class App:
         kinds = self._kinds.values()
         indexes = views.indexers(kinds, self._names)
         mirrored = {k.resource.full_name: k for k in kinds if k.direction is Direction.TO_VIRTUAL}
+        on_host = {kind.resource.full_name: kind.on_host for kind in kinds if kind.on_host}
         silent = {kind.resource.full_name for kind in kinds if not kind.bookmarks}
         selector = ownership.selector(self._names)
         for (side, name), resource in views.resources(kinds).items():
             mirror = mirrored.get(name)
             ours = (side is Side.HOST) != (mirror is not None)
             keep = mirror.keep if mirror and side is Side.HOST else None
+            namespace = self._names.host_namespace if side is Side.HOST else ""
+            if (made := on_host.get(name)) is not None:
+                namespace = self._settings.current_namespace
             self._add_informer(
                 side,
                 name,
                 resource,
                 indexes=indexes.get((side, name), {}),
-                namespace=self._names.host_namespace if side is Side.HOST else "",
-                label_selector=selector if ours else "",
+                namespace=namespace,
+                label_selector=made.selector(self._names) if made else selector if ours else "",
                 keep=partial(_keeps, keep, self._names) if keep else None,
                 silence=WATCH_SECONDS[1] if name in silent else SILENCE,
             )
@@ -257,6 +271,7 @@ class App:
     def _observe(self) -> None:
         """Let metrics and health read the parts; both look only when asked."""
         self._metrics.watch_queue(self._queue)
+        self._metrics.watch_listener(self._proxy.endpoint.listener)
         for side, limiter in self._limiters.items():
             self._metrics.watch_limiter(side, limiter)
         for (side, name), store in self._view.stores.items():
@@ -354,12 +369,14 @@ class App:
             for client in self._clients.values():
                 stack.push_async_callback(client.close)
             await stack.enter_async_context(self._serve())
+            await stack.enter_async_context(self._proxy.serve())
             if self._owned:
                 self._gate.close("owner", "the owner Service has not been seen yet")
             main = asyncio.create_task(self._sync())
             stop = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({main, stop}, return_when=asyncio.FIRST_COMPLETED)
             stop.cancel()
+            self._proxy.endpoint.stop()
             if not main.done():
                 await self._drain()
                 main.cancel()

@@ -94,6 +94,9 @@ class ConnectionConfig:
         # What the SSL context is made of; the three change together with what was issued.
         self._tls: Tls | None = None
         self._credentials = Credentials({}, None)
+        # Made of the same, without the certificate, when first asked for.
+        self._bare: Credentials | None = None
+        self._bare_of: Tls | None = None
         self._access = read(self._files)
         self._adopt(self._access, None)
 
@@ -124,6 +127,21 @@ class ConnectionConfig:
                 while self._stale():
                     await self._renew()
         return self._credentials
+
+    async def bare(self) -> Credentials:
+        """Give what a request without any credentials of ours is sent with.
+
+        Its SSL context trusts the same server and shows no certificate: a caller's own token must
+        not become an administrator by the connection it goes over.
+
+        Raises:
+            ConfigError: as :meth:`credentials`.
+        """
+        await self.credentials()
+        if self._bare is None or self._bare_of != self._tls:
+            tls = replace(self._tls, certificate=b"", key=b"") if self._tls else None
+            self._bare, self._bare_of = Credentials({}, tls.context() if tls else None), self._tls
+        return self._bare
 
     async def refresh(self, refused: Credentials) -> Credentials:
         """Get new credentials after a 401, unless that has happened since.

@@ -153,6 +153,28 @@ CACHE_BYTES: Final = Definition(
     "Bytes of JSON held in memory.",
     read=True,
 )
+PROXIED: Final = Definition(
+    "syncer_proxy_requests_total",
+    "counter",
+    ("route", "code"),
+    "Tenants' requests that ended, by what was done with them; code 0: the connection broke.",
+)
+PROXY_SECONDS: Final = Definition(
+    "syncer_proxy_request_seconds",
+    "histogram",
+    ("route",),
+    "From the head of a tenant's request to the end of its answer; watches and streams too.",
+)
+PROXY_CONNECTIONS: Final = Definition(
+    "syncer_proxy_connections", "gauge", (), "Tenants' connections.", read=True
+)
+PROXY_TURNED_AWAY: Final = Definition(
+    "syncer_proxy_connections_refused_total",
+    "counter",
+    (),
+    "Connections closed at once because there were too many.",
+    read=True,
+)
 LOOP_LAG: Final = Definition(
     "syncer_event_loop_lag_seconds",
     "histogram",
@@ -167,7 +189,8 @@ BUILD_INFO: Final = Definition(
 DEFINITIONS: Final = (
     RECONCILES, VIRTUAL_TO_HOST, HOST_TO_VIRTUAL, SYNC_ERRORS, QUEUE_DEPTH, QUEUE_OLDEST,
     QUEUE_WAIT, REQUESTS, REQUEST_SECONDS, IN_FLIGHT, IN_FLIGHT_LIMIT, WATCH_RESTARTS,
-    CACHE_OBJECTS, CACHE_BYTES, LOOP_LAG, BUILD_INFO,
+    CACHE_OBJECTS, CACHE_BYTES, PROXIED, PROXY_SECONDS, PROXY_CONNECTIONS, PROXY_TURNED_AWAY,
+    LOOP_LAG, BUILD_INFO,
 )  # fmt: skip
 """Every metric of our own."""
 
@@ -218,6 +241,18 @@ class InformerLike(Protocol):
         """What it is doing."""
 
 
+class ListenerLike(Protocol):
+    """What is read of the tenants' endpoint."""
+
+    @property
+    def connections(self) -> int:
+        """Connections there are."""
+
+    @property
+    def turned_away(self) -> int:
+        """Connections there could not be."""
+
+
 class _Bound(dict[tuple[str, ...], T]):
     """The children of a metric by label values, each looked up in the client library once."""
 
@@ -247,6 +282,8 @@ class Metrics(Collector):
         self._waits = self._histogram(QUEUE_WAIT)
         self._requests = _Bound(self._counter(REQUESTS))
         self._request_seconds = _Bound(self._histogram(REQUEST_SECONDS))
+        self._proxied = _Bound(self._counter(PROXIED))
+        self._proxy_seconds = _Bound(self._histogram(PROXY_SECONDS))
         self._lag = self._histogram(LOOP_LAG)
         build = Gauge(BUILD_INFO.name, BUILD_INFO.help, BUILD_INFO.labels, registry=self._registry)
         build.labels(installed_version(), platform.python_version()).set(1)
@@ -300,6 +337,17 @@ class Metrics(Collector):
 
         return observe
 
+    def proxied(self, route: str, code: int, seconds: float) -> None:
+        """Count a tenant's request that ended.
+
+        Args:
+            route: what was done with it.
+            code: HTTP status; 0: the connection broke.
+            seconds: it took.
+        """
+        self._proxied[route, _CODES.get(code, "other")].inc()
+        self._proxy_seconds[(route,)].observe(seconds)
+
     async def sample_loop_lag(
         self,
         *,
@@ -330,6 +378,10 @@ class Metrics(Collector):
         """Read an informer at every scrape."""
         self._parts.informers[str(side), resource] = informer
 
+    def watch_listener(self, listener: ListenerLike) -> None:
+        """Read the tenants' endpoint at every scrape."""
+        self._parts.listener = listener
+
     # -- giving out --------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
@@ -348,6 +400,7 @@ class _Parts(Collector):
 
     def __init__(self) -> None:
         self.queue: QueueLike | None = None
+        self.listener: ListenerLike | None = None
         self.limiters: dict[str, LimiterLike] = {}
         self.stores: dict[tuple[str, str], StoreLike] = {}
         self.informers: dict[tuple[str, str], InformerLike] = {}
@@ -361,6 +414,12 @@ class _Parts(Collector):
         yield _gauge(IN_FLIGHT_LIMIT, [((server,), part.limit) for server, part in limiters])
         yield _gauge(CACHE_OBJECTS, [(labels, len(store)) for labels, store in stores])
         yield _gauge(CACHE_BYTES, [(labels, store.size) for labels, store in stores])
+        listener = self.listener
+        yield _gauge(PROXY_CONNECTIONS, [((), listener.connections)] if listener else [])
+        refused = CounterMetricFamily(PROXY_TURNED_AWAY.name, PROXY_TURNED_AWAY.help)
+        if listener:
+            refused.add_metric((), listener.turned_away)
+        yield refused
         yield self._restarts()
 
     def _restarts(self) -> Metric:

@@ -37,8 +37,10 @@ class Call:
         request: as aiohttp gives it; its body has not been read.
         info: what it asks for.
         caller: whom it is from.
+        node: the node whose kubelet is asked, ``""``: the API server is.
     """
 
     request: web.BaseRequest
     info: RequestInfo
     caller: Caller
+    node: str = ""

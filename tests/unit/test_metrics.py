@@ -27,6 +27,14 @@ class Queue:
 
 
 @dataclass
+class Listener:
+    """The tenants' endpoint as metrics see it."""
+
+    connections: int
+    turned_away: int
+
+
+@dataclass
 class Limiter:
     """Flow control as metrics see it."""
 
@@ -75,6 +83,8 @@ def busy() -> Metrics:
     metrics.sync_error("pods", "SyncError")
     metrics.waited(0.5)
     metrics.requests(Side.HOST)("PATCH", 200, 0.003)
+    metrics.proxied("pass", 200, 0.002)
+    metrics.watch_listener(Listener(3, 1))
     metrics.watch_queue(Queue(3, 1.5))
     metrics.watch_limiter(Side.HOST, Limiter(2, 16))
     metrics.watch_store(Side.VIRTUAL, "pods", Store([1, 2]))

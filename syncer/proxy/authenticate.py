@@ -1,0 +1,188 @@
+"""Says whom a request is from, by its connection's certificate and its headers alone.
+
+The order is an API server's: a front proxy's word, a client certificate, a bearer token, nobody. A
+certificate that names nobody (of a front proxy that isn't allowed, or expired since the connection
+began) refuses the request unless a token speaks for it. Tokens are not looked at here:
+whoever needs to know asks the virtual API server.
+
+Headers that name a user count only from a front proxy; from anybody else they are dropped before
+anything is passed on (see :mod:`syncer.proxy.identity`).
+
+Source: k8s.io/apiserver v0.36 ``pkg/authentication/request/{headerrequest,x509,bearertoken,
+websocket}``, ``pkg/authentication/group``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final
+from urllib.parse import unquote
+
+from syncer.proxy.call import Caller
+from syncer.proxy.identity import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, Header, User
+from syncer.proxy.peer import Peer, PeerKind
+from syncer.proxy.refusal import RefusalError
+
+TOKEN_PROTOCOL: Final = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - a prefix
+"""Start of the WebSocket subprotocol by which browsers send a token."""
+
+CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
+
+_MAX_TOKEN: Final = 16 * 1024
+
+
+def unauthorized() -> RefusalError:
+    """Say, as an API server does, that nobody knows the caller."""
+    return RefusalError(401, "Unauthorized")
+
+
+def caller_of(
+    peer: Peer | None,
+    headers: Sequence[Header],
+    *,
+    proxies: Collection[str],
+    now: float,
+) -> Caller:
+    """Read whom a request is from.
+
+    Args:
+        peer: who the connection's verified certificate names; ``None``: there was none.
+        headers: of the request, as written.
+        proxies: common names that front proxies may have; empty: any.
+        now: seconds since the epoch.
+
+    Raises:
+        RefusalError: what was shown proves nothing, or can't be read in one way only.
+    """
+    values = _by_name(headers)
+    token = _bearer(values) or _websocket_token(values)
+    impersonated = _impersonated(values)
+    fresh = peer if peer is not None and now < peer.not_after else None
+    user = _named_by_proxy(fresh, values, proxies) or _named_by_certificate(fresh)
+    if user is not None:
+        return Caller(user, "", impersonated, user.name)
+    if token:
+        digest = sha256(token.encode()).hexdigest()[:16]
+        return Caller(None, token, impersonated, f"token:{digest}")
+    if peer is not None:
+        raise unauthorized()
+    return Caller(None, "", impersonated, ANONYMOUS)
+
+
+def _by_name(headers: Iterable[Header]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value)
+    if len(values.get("authorization", ())) > 1:
+        raise RefusalError(400, "there must be one Authorization header at most")
+    if len(values.get("impersonate-user", ())) > 1 or len(values.get("impersonate-uid", ())) > 1:
+        raise RefusalError(400, "a request must not impersonate two users")
+    return values
+
+
+# -- certificates --------------------------------------------------------------------------------
+
+
+def _named_by_certificate(peer: Peer | None) -> User | None:
+    if peer is None or PeerKind.CLIENT not in peer.kind:
+        return None
+    extra = {CREDENTIAL_ID: (f"X509SHA256={peer.fingerprint}",)}
+    groups = tuple(group for group in peer.organizations if group)
+    return with_class(User(peer.common_name, groups, peer.uid, extra))
+
+
+def _named_by_proxy(
+    peer: Peer | None, values: Mapping[str, list[str]], proxies: Collection[str]
+) -> User | None:
+    if peer is None or PeerKind.FRONT_PROXY not in peer.kind:
+        return None
+    if proxies and peer.common_name not in proxies:
+        return None
+    name = values.get("x-remote-user", [""])[0]
+    if not name:
+        return None
+    extra: dict[str, tuple[str, ...]] = {}
+    for header, given in values.items():
+        if header.startswith("x-remote-extra-"):
+            key = unquote(header.removeprefix("x-remote-extra-"))
+            extra[key] = (*extra.get(key, ()), *given)
+    groups = tuple(group for group in values.get("x-remote-group", ()) if group)
+    uid = values.get("x-remote-uid", [""])[0]
+    return with_class(User(name, groups, uid, extra))
+
+
+def with_class(user: User) -> User:
+    """Put a user into the group of all who are known, or of all who aren't.
+
+    Args:
+        user: who it is.
+
+    Source: k8s.io/apiserver v0.36 ``pkg/authentication/group``, ``AuthenticatedGroupAdder``.
+    """
+    wanted = UNAUTHENTICATED if user.name == ANONYMOUS else AUTHENTICATED
+    if user.groups and {AUTHENTICATED, UNAUTHENTICATED} & set(user.groups):
+        return user
+    return replace(user, groups=(*user.groups, wanted))
+
+
+# -- tokens --------------------------------------------------------------------------------------
+
+
+def _bearer(values: Mapping[str, list[str]]) -> str:
+    scheme, _, rest = values.get("authorization", [""])[0].strip().partition(" ")
+    token = rest.split(" ", 1)[0] if scheme.lower() == "bearer" else ""
+    if len(token) > _MAX_TOKEN:
+        raise unauthorized()
+    return token
+
+
+def _websocket_token(values: Mapping[str, list[str]]) -> str:
+    if "websocket" not in ",".join(values.get("upgrade", ())).lower():
+        return ""
+    for protocol in subprotocols(values.get("sec-websocket-protocol", ())):
+        if protocol.startswith(TOKEN_PROTOCOL):
+            return _decoded(protocol.removeprefix(TOKEN_PROTOCOL))
+    return ""
+
+
+def subprotocols(values: Iterable[str]) -> list[str]:
+    """Give what ``Sec-WebSocket-Protocol`` headers list."""
+    return [word for value in values for part in value.split(",") if (word := part.strip())]
+
+
+def _decoded(text: str) -> str:
+    try:
+        token = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise unauthorized() from None
+    if not token or len(token) > _MAX_TOKEN or not token.isprintable() or " " in token:
+        raise unauthorized()
+    return token
+
+
+# -- impersonation -------------------------------------------------------------------------------
+
+
+def _impersonated(values: Mapping[str, list[str]]) -> User | None:
+    """Read whom a request wants to be taken for.
+
+    Source: k8s.io/apiserver v0.36 ``pkg/endpoints/filters/impersonation``,
+    ``processImpersonationHeaders``.
+    """
+    name = values.get("impersonate-user", [""])[0]
+    uid = values.get("impersonate-uid", [""])[0]
+    groups = tuple(values.get("impersonate-group", ()))
+    extra: dict[str, tuple[str, ...]] = {}
+    for header, given in values.items():
+        if header.startswith("impersonate-extra-"):
+            key = unquote(header.removeprefix("impersonate-extra-"))
+            extra[key] = (*extra.get(key, ()), *given)
+    if name:
+        return User(name, groups, uid, extra)
+    if uid or groups or extra:
+        raise RefusalError(400, "requested to impersonate a group, UID or extra, but no user name")
+    return None

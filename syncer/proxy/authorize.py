@@ -1,0 +1,312 @@
+"""Asks the virtual cluster who a token's bearer is and what somebody may do there.
+
+Answers are not kept: a right that was taken away is gone with the next request.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/ and KEP-5284
+(constrained impersonation, on by default since 1.36).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+import orjson
+
+from syncer.kube.client import Client
+from syncer.kube.errors import ApiError, TransportError
+from syncer.naming import DNS1123_SUBDOMAIN
+from syncer.proxy.authenticate import unauthorized, with_class
+from syncer.proxy.call import Call
+from syncer.proxy.identity import ANONYMOUS, NOBODY, User
+from syncer.proxy.refusal import RefusalError, forbidden
+from syncer.proxy.request import RequestInfo
+from syncer.proxy.upstream import Upstream
+from syncer.types import Object
+
+MASTERS: Final = "system:masters"
+"""Group whose members every Kubernetes API server lets do anything, whatever else it is told."""
+
+_SELF_REVIEW: Final[Object] = {
+    "kind": "SelfSubjectReview",
+    "apiVersion": "authentication.k8s.io/v1",
+}
+_TIMEOUT: Final = 10.0
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_TOKENS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
+_SELF: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+_AUTHENTICATION: Final = "authentication.k8s.io"
+_ASSOCIATED: Final = "associated-node"
+_NODE_NAME: Final = "authentication.kubernetes.io/node-name"
+_NODE_KEYS: Final = "authentication.kubernetes.io/associated-node-keys"
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """A way to impersonate: which verb allows it, and for constrained ones on what.
+
+    Attributes:
+        name: of a constrained mode; ``""`` for the old one.
+        groups: the user's groups, where the mode fixes them.
+    """
+
+    name: str = ""
+    groups: tuple[str, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        return f"impersonate:{self.name}" if self.name else "impersonate"
+
+    @property
+    def group(self) -> str:
+        """API group of the users and groups that the verb is about."""
+        return _AUTHENTICATION if self.name else ""
+
+
+class Authorizer:
+    """Asks as the syncer, about others."""
+
+    def __init__(self, virtual: Client, bare: Upstream) -> None:
+        """Make it.
+
+        Args:
+            virtual: of an administrator of the virtual cluster.
+            bare: the same server, to ask it as nobody.
+        """
+        self._virtual = virtual
+        self._bare = bare
+
+    async def user(self, call: Call) -> User:
+        """Say who is acting: the caller, or whom the caller may and wants to be taken for.
+
+        Raises:
+            RefusalError: nobody knows the caller, or may not impersonate that user.
+        """
+        caller = call.caller
+        if caller.user is not None:
+            user = caller.user
+        elif caller.token:
+            user = await self._bearer(caller.token)
+        else:
+            user = await self._anonymous()
+        if caller.impersonated is None:
+            return user
+        return await self.impersonate(user, caller.impersonated, call.info)
+
+    async def require(self, user: User, info: RequestInfo, verb: str = "") -> None:
+        """Make sure that a user may do something.
+
+        Args:
+            user: who.
+            info: what.
+            verb: in place of the request's own.
+
+        Raises:
+            RefusalError: the virtual cluster says no, or can't be asked.
+        """
+        verb = verb or info.verb
+        why = await self._denied(user, _attributes(info, verb))
+        if why is not None:
+            raise forbidden(user.name, info, verb, why)
+
+    async def impersonate(self, user: User, wanted: User, info: RequestInfo) -> User:
+        """Say who a user is who wants to be taken for another, as the virtual server would.
+
+        The groups come out complete, so that passing them on leaves nothing to be added.
+
+        Args:
+            user: who asks for it.
+            wanted: as the headers have it.
+            info: the request that it is for.
+
+        Raises:
+            RefusalError: not allowed.
+        """
+        refusal: RefusalError | None = None
+        for mode in _modes(user, wanted):
+            try:
+                asking = _asking(user, mode)
+                if mode.name:
+                    on = f"impersonate-on:{mode.name}:{info.verb}"
+                    await self.require(asking, info, on)
+                for needed in _needed(mode, wanted):
+                    await self.require(asking, needed)
+            except RefusalError as error:
+                if error.code != 403:
+                    raise
+                refusal = refusal or error
+            else:
+                return _complete(wanted, mode)
+        raise refusal or unauthorized()
+
+    async def _bearer(self, token: str) -> User:
+        body = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1"}
+        answer = await self._ask(_TOKENS, {**body, "spec": {"token": token}})
+        status = answer.get("status") or {}
+        found = status.get("user") or {}
+        if not status.get("authenticated") or not found.get("username"):
+            raise unauthorized()
+        extra = {key: tuple(values) for key, values in (found.get("extra") or {}).items()}
+        groups = tuple(found.get("groups") or ())
+        return with_class(User(found["username"], groups, found.get("uid", ""), extra))
+
+    async def _anonymous(self) -> User:
+        """Say who nobody is, where the virtual server lets nobody in at all."""
+        headers = (("Content-Type", "application/json"),)
+        body = orjson.dumps(_SELF_REVIEW)
+        response = await self._bare.send(
+            RequestInfo("POST", _SELF, _SELF), headers, body=body, admin=False
+        )
+        await response.read()
+        if response.status == 401:
+            raise unauthorized()
+        if response.status >= 500:
+            raise _unavailable()
+        return NOBODY
+
+    async def _denied(self, user: User, attributes: Object) -> str | None:
+        """Give why a user may not do something; ``None``: they may."""
+        if MASTERS in user.groups:
+            return None
+        spec: Object = {"user": user.name, "groups": list(user.groups), **attributes}
+        if user.uid:
+            spec["uid"] = user.uid
+        if user.extra:
+            spec["extra"] = {key: list(values) for key, values in user.extra.items()}
+        body = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+        status = (await self._ask(_REVIEWS, {**body, "spec": spec})).get("status") or {}
+        if status.get("allowed") is True and not status.get("denied"):
+            return None
+        reason: str = status.get("reason") or ""
+        return reason
+
+    async def _ask(self, path: str, body: Object) -> Object:
+        try:
+            answer = await self._virtual.request("POST", path, body=body, timeout=_TIMEOUT)
+        except (ApiError, TransportError) as error:
+            raise _unavailable() from error
+        decoded: Object = orjson.loads(answer)
+        return decoded
+
+
+def _unavailable() -> RefusalError:
+    return RefusalError(
+        503,
+        "the virtual cluster's API server can't say who you are and what you may do",
+        headers={"Retry-After": "1"},
+    )
+
+
+def _attributes(info: RequestInfo, verb: str) -> Object:
+    if not info.is_resource:
+        return {"nonResourceAttributes": {"path": info.path, "verb": verb}}
+    attributes = {
+        "verb": verb,
+        "group": info.group,
+        "version": info.version,
+        "namespace": info.namespace,
+        "resource": info.resource,
+        "subresource": info.subresource,
+        "name": info.name,
+    }
+    return {"resourceAttributes": {key: value for key, value in attributes.items() if value}}
+
+
+# -- impersonation: which modes apply, and what each needs ---------------------------------------
+
+
+def _modes(user: User, wanted: User) -> Iterator[_Mode]:
+    """Give the modes that apply, in the order an API server tries them."""
+    bare = not (wanted.groups or wanted.uid or wanted.extra)
+    node = _node(wanted.name)
+    if bare and node:
+        if user.extra.get(_NODE_NAME) == (node,) and _account(user.name):
+            yield _Mode(_ASSOCIATED, ("system:nodes",))
+        yield _Mode("arbitrary-node", ("system:nodes",))
+    elif bare and _account(wanted.name):
+        yield _Mode("serviceaccount")
+    elif not node and not _account(wanted.name) and _is_plain(wanted):
+        yield _Mode("user-info")
+    yield _Mode()
+
+
+def _asking(user: User, mode: _Mode) -> User:
+    """Give the user as the mode's questions name it: of which node, is not among them."""
+    if mode.name != _ASSOCIATED:
+        return user
+    return replace(user, extra={_NODE_KEYS: tuple(sorted(user.extra))})
+
+
+def _is_plain(wanted: User) -> bool:
+    """Say whether nothing is wanted that constrained modes never give."""
+    extras_fine = all(
+        "/" in key and key == key.lower() and values and all(values)
+        for key, values in wanted.extra.items()
+    )
+    return extras_fine and "" not in wanted.groups and MASTERS not in wanted.groups
+
+
+def _needed(mode: _Mode, wanted: User) -> Iterator[RequestInfo]:
+    """Give what the user must be allowed to do, each with the mode's verb."""
+    account = _account(wanted.name)
+    node = _node(wanted.name) if mode.name else ""
+    if node:
+        name = "*" if mode.name == _ASSOCIATED else node
+        yield _thing(mode, "nodes", name)
+    elif account:
+        yield _thing(mode, "serviceaccounts", account[1], namespace=account[0])
+    else:
+        yield _thing(mode, "users", wanted.name)
+    if wanted.uid:
+        yield _thing(mode, "uids", wanted.uid, group=_AUTHENTICATION)
+    for group in wanted.groups:
+        yield _thing(mode, "groups", group)
+    for key, values in wanted.extra.items():
+        for value in values:
+            yield _thing(mode, "userextras", value, group=_AUTHENTICATION, subresource=key)
+
+
+def _thing(
+    mode: _Mode,
+    resource: str,
+    name: str,
+    *,
+    namespace: str = "",
+    group: str | None = None,
+    subresource: str = "",
+) -> RequestInfo:
+    group = mode.group if group is None else group
+    return RequestInfo(
+        "", "", "", is_resource=True, verb=mode.verb, group=group, version="v1",
+        namespace=namespace, resource=resource, name=name, subresource=subresource,
+    )  # fmt: skip
+
+
+def _complete(wanted: User, mode: _Mode) -> User:
+    groups = wanted.groups or mode.groups
+    account = _account(wanted.name)
+    if account and not wanted.groups:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{account[0]}")
+    if wanted.name != ANONYMOUS:
+        return with_class(replace(wanted, groups=groups))
+    unknown = NOBODY.groups[0]
+    return replace(wanted, groups=groups if unknown in groups else (*groups, unknown))
+
+
+def _account(name: str) -> tuple[str, str] | None:
+    """Give namespace and name of a service account, when a user is one."""
+    match name.split(":"):
+        case ["system", "serviceaccount", namespace, account]:
+            fine = _LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(account)
+            return (namespace, account) if fine else None
+        case _:
+            return None
+
+
+def _node(name: str) -> str:
+    """Give the name of the node that a user is, or ``""``."""
+    node = name.removeprefix("system:node:")
+    return node if node != name and DNS1123_SUBDOMAIN.fullmatch(node) else ""

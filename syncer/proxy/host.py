@@ -1,0 +1,333 @@
+"""Requests that the host answers: logs, exec, attach, port-forward, and proxies to pods, services.
+
+Each is authorised in the virtual cluster, as the caller, before the host hears of it; then only
+what is listed goes on: the copy's own name, known parameters, and no header by which the caller
+or the host's objects could be mistaken.
+
+Not done here: admission for CONNECT runs inside API servers only (docs/security.md).
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ (subresources);
+vcluster v0.16.4 ``pkg/server/filters/redirect.go``, from which it differs in checking whose the
+host's object is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import orjson
+from aiohttp import ClientResponse, web
+
+from syncer.naming import Names, hide_host_names
+from syncer.proxy.authenticate import TOKEN_PROTOCOL, subprotocols
+from syncer.proxy.authorize import Authorizer
+from syncer.proxy.call import Call
+from syncer.proxy.identity import Header, without_identity
+from syncer.proxy.links import LinkRewriter
+from syncer.proxy.refusal import RefusalError
+from syncer.proxy.targets import Target, Targets, container_of
+from syncer.proxy.upgrade import tunnel, wants_upgrade
+from syncer.proxy.upstream import Upstream, answer_headers, end_to_end, headers_of, relay
+from syncer.types import Key, key_of
+
+_CONTAINER: Final = "container"
+_LOG_PARAMETERS: Final = frozenset(
+    {
+        "follow",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "timestamps",
+        "tailLines",
+        "limitBytes",
+        "stream",
+    }
+)
+_STREAM_PARAMETERS: Final = {
+    "exec": frozenset({"stdin", "stdout", "stderr", "tty", "command"}),
+    "attach": frozenset({"stdin", "stdout", "stderr", "tty"}),
+    "portforward": frozenset({"ports"}),
+}
+_LOG_HEADERS: Final = frozenset({"accept-encoding", "user-agent"})
+_STREAM_HEADERS: Final = frozenset(
+    {
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-extensions",
+        "x-stream-protocol-version",
+        "user-agent",
+        "origin",
+    }
+)
+_SUBPROTOCOLS: Final = frozenset(
+    {
+        "v5.channel.k8s.io",
+        "v4.channel.k8s.io",
+        "v3.channel.k8s.io",
+        "v2.channel.k8s.io",
+        "channel.k8s.io",
+        "v4.base64.channel.k8s.io",
+        "base64.channel.k8s.io",
+        "v2.portforward.k8s.io",
+        "portforward.k8s.io",
+        "SPDY/3.1+portforward.k8s.io",
+    }
+)
+_ANSWER_HEADERS: Final = frozenset({"content-type", "content-encoding", "cache-control", "date"})
+_OF_THE_HOST: Final = ("x-kubernetes-pf-", "audit-id", "warning")
+_MAX_STATUS: Final = 64 * 1024
+
+
+class ToHost:
+    """Passes requests about pods and services on to the host."""
+
+    def __init__(self, upstream: Upstream, authorizer: Authorizer, targets: Targets) -> None:
+        """Make it.
+
+        Args:
+            upstream: the host API server.
+            authorizer: asks the virtual API server who may do what.
+            targets: finds the host's objects.
+        """
+        self._upstream = upstream
+        self._authorizer = authorizer
+        self._targets = targets
+
+    async def log(self, call: Call) -> web.StreamResponse:
+        """Stream a pod's log.
+
+        Raises:
+            RefusalError: not allowed, not there, or the host can't be reached.
+            ConnectionError: one of both ends broke off.
+        """
+        if call.request.method not in ("GET", "HEAD"):
+            raise _method_not_allowed("GET")
+        await self._authorizer.require(await self._authorizer.user(call), call.info)
+        return await self.read_log(call, Key(call.info.namespace, call.info.name))
+
+    async def read_log(self, call: Call, pod: Key) -> web.StreamResponse:
+        """Stream the log of a pod that the caller may read.
+
+        Args:
+            call: gives the parameters.
+            pod: which.
+
+        Raises:
+            RefusalError: it is not there, or the host can't be reached.
+            ConnectionError: one of both ends broke off.
+        """
+        target = self._targets.pod(*pod)
+        container = container_of(target.virtual, call.info.parameter(_CONTAINER))
+        query = _known(call.info.parameters(), _LOG_PARAMETERS)
+        path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
+        headers = _only(headers_of(call.request), _LOG_HEADERS)
+        info = call.info
+        response = await self._upstream.send(
+            info, headers, target=path, admin=True, head_seconds=None
+        )
+        if response.status >= 400:
+            body = await response.content.read(_MAX_STATUS)
+            response.close()
+            return _refused(response.status, self._in_our_words(target, response.status, body))
+        return await relay(call.request, response, _only(answer_headers(response), _ANSWER_HEADERS))
+
+    async def stream(self, call: Call) -> web.StreamResponse:
+        """Exec, attach or port-forward.
+
+        All three need the verb ``create`` whatever the method, as they do since Kubernetes 1.35.
+
+        Raises:
+            RefusalError: not allowed, not there, no such protocol, or the host can't be reached.
+        """
+        if call.request.method not in ("GET", "POST"):
+            raise _method_not_allowed("GET, POST")
+        await self._authorizer.require(await self._authorizer.user(call), call.info, "create")
+        pod = Key(call.info.namespace, call.info.name)
+        return await self.open_stream(call, pod, call.info.subresource, call.info.parameters())
+
+    async def open_stream(
+        self, call: Call, pod: Key, subresource: str, parameters: Iterable[Header]
+    ) -> web.StreamResponse:
+        """Open a stream to a pod that the caller may open.
+
+        Args:
+            call: the request to be upgraded.
+            pod: which.
+            subresource: ``exec``, ``attach`` or ``portforward``.
+            parameters: as the API knows them.
+
+        Raises:
+            RefusalError: it is not there, no such protocol, or the host can't be reached.
+        """
+        target = self._targets.pod(*pod)
+        given = list(parameters)
+        query = list(_known(given, _STREAM_PARAMETERS[subresource]))
+        if subresource != "portforward":
+            asked = next((value for name, value in given if name == _CONTAINER), "")
+            query.insert(0, (_CONTAINER, container_of(target.virtual, asked)))
+        headers = headers_of(call.request)
+        if not wants_upgrade(headers):
+            raise RefusalError(400, "Upgrade request required")
+        path = _path(target, "pods", f"{subresource}?{urlencode(query)}" if query else subresource)
+        return await tunnel(
+            call.request,
+            self._upstream.config,
+            path,
+            [*_only(headers, _STREAM_HEADERS), *_protocols(headers)],
+            admin=True,
+            refused=partial(self._in_our_words, target),
+        )
+
+    async def pod_proxy(self, call: Call) -> web.StreamResponse:
+        """Pass a request on to a pod's own port.
+
+        Raises:
+            RefusalError: not allowed, not there, or the host can't be reached.
+            ConnectionError: one of both ends broke off.
+        """
+        return await self._proxy(call, "pods")
+
+    async def service_proxy(self, call: Call) -> web.StreamResponse:
+        """Pass a request on to a service's port; raises as :meth:`pod_proxy`."""
+        return await self._proxy(call, "services")
+
+    async def _proxy(self, call: Call, resource: str) -> web.StreamResponse:
+        info = call.info
+        await self._authorizer.require(await self._authorizer.user(call), info)
+        scheme, name, port = split_name(info.name)
+        find = self._targets.pod if resource == "pods" else self._targets.service
+        target = find(info.namespace, name)
+        host_name = ":".join(part for part in (scheme, target.host.name, port) if part)
+        if scheme and not port:
+            host_name += ":"
+        base = f"/api/v1/namespaces/{quote(target.host.namespace, safe='')}/{resource}"
+        base = f"{base}/{quote(host_name, safe=':')}/proxy"
+        path = f"{base}{info.tail}{f'?{info.query}' if info.query else ''}"
+        headers = _to_workload(headers_of(call.request))
+        if wants_upgrade(headers_of(call.request)):
+            return await tunnel(
+                call.request,
+                self._upstream.config,
+                path,
+                [*headers, *_protocols(headers_of(call.request), listed=False)],
+                admin=True,
+                refused=partial(self._in_our_words, target),
+            )
+        response = await self._upstream.send(
+            info, headers, request=call.request, target=path, admin=True, head_seconds=None
+        )
+        before = info.raw_path[: len(info.raw_path) - len(info.tail)]
+        links = LinkRewriter(base, before)
+        fields = [(name, links.location(name, value)) for name, value in _of_workload(response)]
+        return await relay(call.request, response, fields, links.body(fields))
+
+    def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
+        """Say a refusal of the host's in the tenant's names."""
+        return in_tenants_words(body, status, self._targets.names, target)
+
+
+def in_tenants_words(body: bytes, status: int, names: Names, target: Target) -> bytes:
+    """Say what the host said in the tenant's names.
+
+    Args:
+        body: a Status, or text.
+        status: HTTP status.
+        names: the tenant's names.
+        target: the object it is about.
+    """
+    key = key_of(target.virtual)
+    known = {target.host.name: key}
+    try:
+        decoded = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return hide_host_names(body.decode(errors="replace"), names, known).encode()
+    message = decoded.get("message", "") if isinstance(decoded, dict) else ""
+    reason = decoded.get("reason", "") if isinstance(decoded, dict) else ""
+    text = hide_host_names(str(message), names, known)
+    return RefusalError(status, text, reason=str(reason)).body()
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Split what a proxy's path names into scheme, name and port; ``""`` for what isn't there.
+
+    Args:
+        name: ``name``, ``name:port`` or ``scheme:name:port``.
+
+    Raises:
+        RefusalError: it has another form.
+
+    Source: k8s.io/apimachinery v0.36 ``pkg/util/net``, ``SplitSchemeNamePort``.
+    """
+    match name.split(":"):
+        case [plain] if plain:
+            return "", plain, ""
+        case [plain, port] if plain:
+            return "", plain, port
+        case [("" | "http" | "https") as scheme, plain, port] if plain:
+            return scheme, plain, port
+        case _:
+            raise RefusalError(400, f'invalid proxy target "{name}"')
+
+
+def _path(target: Target, resource: str, subresource: str) -> str:
+    namespace, name = (quote(part, safe="") for part in target.host)
+    return f"/api/v1/namespaces/{namespace}/{resource}/{name}/{subresource}"
+
+
+def _known(parameters: Iterable[Header], names: frozenset[str]) -> Iterator[Header]:
+    return (pair for pair in parameters if pair[0] in names)
+
+
+def _only(headers: Iterable[Header], names: frozenset[str]) -> list[Header]:
+    return [header for header in headers if header[0].lower() in names]
+
+
+def _protocols(headers: Iterable[Header], *, listed: bool = True) -> Iterator[Header]:
+    """Give the subprotocols that a tunnel is asked for; one that holds a token never goes on.
+
+    Raises:
+        RefusalError: one is unknown, and only known ones may be asked for.
+    """
+    given = list(headers)
+    asked = subprotocols(v for name, v in given if name.lower() == "sec-websocket-protocol")
+    asked = [protocol for protocol in asked if not protocol.startswith(TOKEN_PROTOCOL)]
+    versions = [v.strip() for name, v in given if name.lower() == "x-stream-protocol-version"]
+    for protocol in (*asked, *versions) if listed else ():
+        if protocol not in _SUBPROTOCOLS:
+            known = ", ".join(sorted(_SUBPROTOCOLS))
+            raise RefusalError(400, f'there is no subprotocol "{protocol[:80]}" (known: {known})')
+    if listed and wants_upgrade(given).lower() not in ("websocket", "spdy/3.1"):
+        raise RefusalError(400, "a stream is upgraded to websocket or SPDY/3.1")
+    if asked:
+        yield "Sec-WebSocket-Protocol", ", ".join(asked)
+
+
+def _to_workload(headers: list[Header]) -> list[Header]:
+    """Give the headers that a tenant's own server may see: all but credentials of the cluster."""
+    return [
+        (name, value)
+        for name, value in without_identity(end_to_end(headers))
+        if name.lower() != "sec-websocket-protocol"
+    ]
+
+
+def _of_workload(response: ClientResponse) -> list[Header]:
+    return [
+        header
+        for header in answer_headers(response)
+        if not header[0].lower().startswith(_OF_THE_HOST)
+    ]
+
+
+def _refused(status: int, body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _method_not_allowed(allowed: str) -> RefusalError:
+    return RefusalError(
+        405, "the server does not allow this method on the requested resource",
+        headers={"Allow": allowed},
+    )  # fmt: skip

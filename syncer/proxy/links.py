@@ -1,0 +1,67 @@
+"""Turns the host's paths in what a proxied server answers into the tenant's.
+
+An API server that proxies to a pod or service rewrites the links of HTML pages and the targets of
+redirects so that they lead through itself again: on the host, by the copy's name.
+
+Source: k8s.io/apimachinery v0.36 ``pkg/util/proxy/transport.go``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from syncer.proxy.identity import Header
+
+
+class LinkRewriter:
+    """Replaces one path by another, in headers and in a body that comes in pieces."""
+
+    def __init__(self, host: str, virtual: str) -> None:
+        """Make it.
+
+        Args:
+            host: path up to ``/proxy`` as the host knows it.
+            virtual: the same as the tenant knows it.
+        """
+        self._host = host
+        self._virtual = virtual
+        self._old = host.encode()
+        self._new = virtual.encode()
+        self._held = b""
+
+    def location(self, name: str, value: str) -> str:
+        """Give the value of a header.
+
+        Args:
+            name: of the header; only those that hold a link are changed.
+            value: as the host has it.
+        """
+        if name.lower() in ("location", "content-location", "refresh", "link"):
+            return value.replace(self._host, self._virtual)
+        return value
+
+    def body(self, headers: Iterable[Header]) -> Callable[[bytes], bytes] | None:
+        """Give what rewrites the body; ``None``: it has no links that anybody rewrote.
+
+        Args:
+            headers: of the answer.
+        """
+        fields = {name.lower(): value for name, value in headers}
+        html = fields.get("content-type", "").partition(";")[0].strip() == "text/html"
+        plain = fields.get("content-encoding", "identity") == "identity"
+        return self._feed if html and plain else None
+
+    def _feed(self, piece: bytes) -> bytes:
+        """Take a piece, ``b""`` at the end; hold back what may begin a path."""
+        text = (self._held + piece).replace(self._old, self._new)
+        keep = 0 if not piece else _begun(text, self._old)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _begun(text: bytes, sought: bytes) -> int:
+    """Give how many bytes at the end may be the beginning of what is sought."""
+    for size in range(min(len(sought) - 1, len(text)), 0, -1):
+        if text.endswith(sought[:size]):
+            return size
+    return 0

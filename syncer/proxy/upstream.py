@@ -1,0 +1,306 @@
+"""Passes requests on to an API server and streams the answers back.
+
+Bodies go through in pieces, in both directions, as fast as the slower side takes them; nothing is
+decoded, and no redirect is followed. Two pools of connections: the administrator's, with the
+client certificate, and a bare one for requests that carry their caller's own credentials.
+
+Invariants:
+* headers that mean something for one connection only are never passed on;
+* what came from a caller's headers about who they are goes to the virtual API server only, over
+  the bare pool, and never together with credentials of ours;
+* an answer that breaks off breaks off for the caller too.
+
+Source: RFC 9110 section 7.6.1 (hop-by-hop headers); CVE-2020-8559 (redirects).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from syncer.kube.client import KEEP_ALIVE_SECONDS
+from syncer.kube.config import ConnectionConfig, Credentials
+from syncer.kube.errors import ConfigError
+from syncer.proxy.identity import Header
+from syncer.proxy.refusal import RefusalError
+from syncer.proxy.request import RequestInfo
+
+HEAD_SECONDS: Final = 75.0
+"""How long a server may take to begin its answer; API servers give up after 60 s themselves."""
+
+BODY_SECONDS: Final = 60.0
+"""How long a caller may pause within a request's body."""
+
+MAX_BODY: Final = 64 << 20
+"""Bytes of a request's body; API servers take 3 MiB for objects themselves."""
+
+_SMALL: Final = 64 * 1024
+"""Bodies up to here go in one piece."""
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+        "expect",
+        "host",
+        "content-length",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+    }
+)
+_NETWORK: Final = (aiohttp.ClientError, OSError, ConfigError)
+_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+
+
+def end_to_end(headers: Iterable[Header]) -> Iterator[Header]:
+    """Give the headers that are not about the connection.
+
+    Args:
+        headers: of a request or an answer.
+    """
+    given = list(headers)
+    named = {
+        word.strip().lower()
+        for name, value in given
+        if name.lower() == "connection"
+        for word in value.split(",")
+    }
+    for name, value in given:
+        if name.lower() not in _HOP_BY_HOP and name.lower() not in named:
+            yield name, value
+
+
+def headers_of(request: web.BaseRequest) -> list[Header]:
+    """Give a request's headers as they were written, in order.
+
+    Raises:
+        RefusalError: one is not UTF-8.
+    """
+    try:
+        return [(name.decode(), value.decode()) for name, value in request.raw_headers]
+    except UnicodeDecodeError:
+        raise RefusalError(400, "headers must be UTF-8") from None
+
+
+class Upstream:
+    """One API server to pass requests on to."""
+
+    def __init__(self, config: ConnectionConfig, *, name: str) -> None:
+        """Make it; it connects when it is used.
+
+        Args:
+            config: where the server is and who we are.
+            name: for messages, such as ``the virtual cluster's API server``.
+        """
+        self._config = config
+        self._name = name
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(
+        self,
+        info: RequestInfo,
+        headers: Iterable[Header],
+        *,
+        request: web.BaseRequest | None = None,
+        body: bytes | None = None,
+        target: str = "",
+        admin: bool,
+        head_seconds: float | None = HEAD_SECONDS,
+    ) -> aiohttp.ClientResponse:
+        """Send a request and wait for the head of the answer.
+
+        Args:
+            info: gives method and, unless ``target`` does, path and query.
+            headers: what to send, already without those of the connection.
+            request: whose body is passed on.
+            body: a body in its place.
+            target: path and query, escaped.
+            admin: with our own credentials; else with none but those in ``headers``.
+            head_seconds: how long the answer may take to begin; ``None``: for ever.
+
+        Returns:
+            The answer; whoever gets it reads or closes it.
+
+        Raises:
+            RefusalError: no answer came, or the caller's body broke off.
+        """
+        target = target or f"{info.raw_path}{f'?{info.query}' if info.query else ''}"
+        fields = CIMultiDict(headers)
+        try:
+            async with asyncio.timeout(head_seconds):
+                credentials = await (self._config.credentials() if admin else self._config.bare())
+                data = await _body(request, fields) if body is None else body
+                response = await self._exchange(info.method, target, fields, data, credentials)
+                if response.status == 401 and admin and isinstance(data, bytes | None):
+                    fresh = await self._config.refresh(credentials)
+                    if fresh != credentials:
+                        response.close()
+                        response = await self._exchange(info.method, target, fields, data, fresh)
+                return response
+        except TimeoutError as error:
+            raise RefusalError(504, f"{self._name} did not answer in time") from error
+        except _NETWORK as error:
+            raise self.unreachable() from error
+
+    def unreachable(self) -> RefusalError:
+        """Say that the server can't be reached, without saying where it is."""
+        return RefusalError(503, f"{self._name} can't be reached", headers={"Retry-After": "1"})
+
+    @property
+    def config(self) -> ConnectionConfig:
+        """Where the server is and who we are."""
+        return self._config
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _exchange(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        data: bytes | AsyncIterator[bytes] | None,
+        credentials: Credentials,
+    ) -> aiohttp.ClientResponse:
+        if credentials.headers:
+            headers = headers.copy()
+            headers.update(credentials.headers)
+        return await self._opened().request(
+            method,
+            URL(f"{self._config.server}{target}", encoded=True),
+            data=data,
+            headers=headers,
+            allow_redirects=False,
+            ssl=credentials.ssl_context or True,
+            server_hostname=self._config.server_name or None,
+        )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=_AUTOMATIC,
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+                max_line_size=64 * 1024,
+                max_field_size=64 * 1024,
+                read_bufsize=64 * 1024,
+            )
+        return self._session
+
+
+async def _body(
+    request: web.BaseRequest | None, headers: CIMultiDict[str]
+) -> bytes | AsyncIterator[bytes] | None:
+    """Give a request's body: small ones whole, others in pieces; none when there is none."""
+    if request is None or not request.can_read_body:
+        if request is not None and request.method in ("POST", "PUT", "PATCH"):
+            return b""
+        return None
+    length = request.content_length
+    if length is not None and length > MAX_BODY:
+        raise _too_large()
+    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if length is not None and length <= _SMALL:
+        return b"".join([piece async for piece in _pieces(request)])
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    return _pieces(request)
+
+
+async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                piece = await request.content.readany()
+        except TimeoutError:
+            raise RefusalError(408, "the request's body did not come in time") from None
+        if not piece:
+            return
+        size += len(piece)
+        if size > MAX_BODY:
+            raise _too_large()
+        yield piece
+
+
+def _too_large() -> RefusalError:
+    return RefusalError(413, f"Request entity too large: limit is {MAX_BODY}")
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+async def relay(
+    request: web.BaseRequest,
+    response: aiohttp.ClientResponse,
+    headers: Iterable[Header],
+    feed: Callable[[bytes], bytes] | None = None,
+) -> web.StreamResponse:
+    """Stream an answer to the caller, as fast as the caller reads.
+
+    Cancelled, which happens when the caller goes away, it closes the server's connection.
+
+    Args:
+        request: the caller's.
+        response: the server's answer; read to its end, or closed.
+        headers: what the caller gets of its headers.
+        feed: rewrites the body piece by piece; called with ``b""`` at its end.
+
+    Raises:
+        ConnectionError: one of both ends broke off; the caller's connection is closed.
+    """
+    fields = CIMultiDict(headers)
+    length = response.content_length if feed is None else None
+    try:
+        if length is not None and length <= _SMALL and request.method != "HEAD":
+            body = await response.read()
+            return web.Response(
+                status=response.status, reason=response.reason, headers=fields, body=body
+            )
+        answer = web.StreamResponse(status=response.status, reason=response.reason, headers=fields)
+        if length is not None:
+            answer.content_length = length
+        await answer.prepare(request)
+        while piece := await response.content.readany():
+            if piece := piece if feed is None else feed(piece):
+                await answer.write(piece)
+        if feed is not None and (rest := feed(b"")):
+            await answer.write(rest)
+    except aiohttp.ClientError as error:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer broke off") from error
+    finally:
+        response.close()
+    await answer.write_eof()
+    return answer
+
+
+def answer_headers(response: aiohttp.ClientResponse) -> Iterator[Header]:
+    """Give the headers of an answer that go back to the caller."""
+    for name, value in response.raw_headers:
+        text = name.decode("latin-1")
+        if text.lower() not in _HOP_BY_HOP:
+            yield text, value.decode(errors="replace")

@@ -1,0 +1,103 @@
+"""Requests that the virtual API server answers: nearly all of them.
+
+Who the caller is goes along in one of two ways, never both. A user known by certificate is
+impersonated over the administrator's connection. Everybody else's own credentials, or their lack,
+go over a connection that proves nothing, so that the server decides itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from aiohttp import web
+
+from syncer.proxy.authorize import Authorizer
+from syncer.proxy.call import Call
+from syncer.proxy.identity import Header, impersonation, without_identity
+from syncer.proxy.refusal import RefusalError
+from syncer.proxy.request import RequestInfo
+from syncer.proxy.routes import is_stream
+from syncer.proxy.upgrade import tunnel, wants_upgrade
+from syncer.proxy.upstream import (
+    HEAD_SECONDS,
+    Upstream,
+    answer_headers,
+    end_to_end,
+    headers_of,
+    relay,
+)
+
+HEALTH_SECONDS: Final = 5.0
+
+
+class ToVirtual:
+    """Passes requests on to the virtual API server."""
+
+    def __init__(self, upstream: Upstream, authorizer: Authorizer) -> None:
+        """Make it.
+
+        Args:
+            upstream: the virtual API server.
+            authorizer: asks it who may be taken for whom.
+        """
+        self._upstream = upstream
+        self._authorizer = authorizer
+
+    async def __call__(self, call: Call) -> web.StreamResponse:
+        """Answer a request with what the virtual API server says.
+
+        Raises:
+            RefusalError: it can't be reached, or the caller may not impersonate whom they want.
+            ConnectionError: one of both ends broke off.
+        """
+        headers, admin = await self.headers(call)
+        if wants_upgrade(headers_of(call.request)):
+            info = call.info
+            target = f"{info.raw_path}{f'?{info.query}' if info.query else ''}"
+            return await tunnel(call.request, self._upstream.config, target, headers, admin=admin)
+        response = await self._upstream.send(
+            call.info,
+            headers,
+            request=call.request,
+            admin=admin,
+            head_seconds=None if is_stream(call.info) else HEAD_SECONDS,
+        )
+        return await relay(call.request, response, answer_headers(response))
+
+    async def headers(self, call: Call) -> tuple[list[Header], bool]:
+        """Give the headers that a request is passed on with, and whether as an administrator.
+
+        Raises:
+            RefusalError: the caller may not impersonate whom they want.
+        """
+        plain = list(end_to_end(headers_of(call.request)))
+        sent = list(without_identity(plain))
+        if peername := call.request.transport and call.request.transport.get_extra_info("peername"):
+            sent.append(("X-Forwarded-For", str(peername[0])))
+        if call.caller.user is None:
+            return [*sent, *_own(plain)], False
+        user = call.caller.user
+        if call.caller.impersonated is not None:
+            user = await self._authorizer.impersonate(user, call.caller.impersonated, call.info)
+        return [*sent, *impersonation(user)], True
+
+    async def health(self, call: Call) -> web.StreamResponse:
+        """Say how the virtual API server is, to whoever asks: probes have no credentials.
+
+        Raises:
+            RefusalError: it can't be reached.
+        """
+        if call.request.method not in ("GET", "HEAD"):
+            raise RefusalError(405, "health is only read", headers={"Allow": "GET, HEAD"})
+        info = RequestInfo("GET", call.info.path, call.info.path)
+        response = await self._upstream.send(info, (), admin=True, head_seconds=HEALTH_SECONDS)
+        return await relay(call.request, response, answer_headers(response))
+
+
+def _own(headers: list[Header]) -> Iterator[Header]:
+    """Give the headers by which a caller says who it is, in the one spelling servers read."""
+    for name, value in headers:
+        plain = name.lower()
+        if plain == "authorization" or plain.startswith("impersonate-"):
+            yield name, value
