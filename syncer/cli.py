@@ -1,4 +1,4 @@
-"""The command line: ``syncer start``, ``syncer version``.
+"""The command line: ``syncer start``, ``syncer kubeconfig``, ``syncer version``.
 
 Flags are read as Go's pflag reads them, because charts and scripts written for vcluster pass them
 that way, which argparse can't: ``--flag=value`` or ``--flag value`` (the value may begin with a
@@ -25,7 +25,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from syncer.settings import Entry, Settings, UsageError, did_you_mean, entries, load, quoted
+from pydantic import BaseModel
+
+from syncer.commands import CommandError
+from syncer.commands.options import KubeconfigOptions
+from syncer.settings import (
+    Entry,
+    Settings,
+    UsageError,
+    did_you_mean,
+    entries,
+    load,
+    load_options,
+    quoted,
+)
 from syncer.version import installed_version
 
 PROGRAM: Final = "syncer"
@@ -92,6 +105,9 @@ def main(arguments: Sequence[str] | None = None, *, run: Run | None = None) -> i
     except UsageError as error:
         _complain(*error.lines)
         return 2
+    except CommandError as error:
+        _complain(str(error))
+        return 1
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
@@ -106,6 +122,13 @@ def commands(run: Run | None = None) -> tuple[Command, ...]:
             run=lambda values: _start(values, run),
             flags=(*map(_flag, entries()), *(_retired_flag(item) for item in RETIRED)),
             notes=_START_NOTES,
+        ),
+        Command(
+            name="kubeconfig",
+            summary="print a kubeconfig of a virtual cluster",
+            run=_kubeconfig,
+            flags=tuple(map(_flag, entries(KubeconfigOptions))),
+            notes=_KUBECONFIG_NOTES,
         ),
         Command(name="version", summary="print the version", run=_version),
     )
@@ -190,7 +213,7 @@ def _stray(word: str, previous: Flag | None) -> str:
 
 
 def _overview(known: Iterable[Command]) -> str:
-    rows = "".join(f"  {command.name:<10}{command.summary}\n" for command in known)
+    rows = "".join(f"  {command.name:<12}{command.summary}\n" for command in known)
     return (
         f"Runs virtual Kubernetes clusters inside one namespace of a shared host cluster.\n\n"
         f"usage: {PROGRAM} COMMAND [flags]\n\ncommands:\n{rows}\n"
@@ -239,8 +262,8 @@ def _flag(entry: Entry) -> Flag:
     option = entry.option
     ambient = f", {option.ambient}" if option.ambient else ""
     default = f"default: {entry.default}; " if entry.default else ""
-    names = f"{entry.variable}{ambient}"
-    facts = f"[{default}env: {names or 'none'}]"
+    names = f"{entry.variable}{ambient}".removeprefix(", ")
+    facts = f"[{default}env: {names or 'none'}]" if default or names else ""
     return Flag(entry.flag, option.metavar, option.section, entry.description, facts)
 
 
@@ -249,7 +272,7 @@ def _start(values: Values, run: Run | None) -> int:
     warnings = [
         check_retired(retired[name], given[-1]) for name, given in values.items() if name in retired
     ]
-    loaded = load(_fields(values), os.environ)
+    loaded = load(_fields(values, Settings), os.environ)
 
     with _without("rich"):
         from syncer.ops import logging
@@ -277,11 +300,11 @@ def _without(module: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-def _fields(values: Values) -> dict[str, object]:
-    """Give the settings among the flags, as :func:`syncer.settings.load` takes them."""
+def _fields(values: Values, model: type[BaseModel]) -> dict[str, object]:
+    """Give a model's fields among the flags, as :func:`syncer.settings.load` takes them."""
     return {
         entry.field: values[entry.flag] if entry.option.repeated else values[entry.flag][-1]
-        for entry in entries()
+        for entry in entries(model)
         if entry.flag in values
     }
 
@@ -308,6 +331,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
+
+
+_KUBECONFIG_NOTES = """\
+Without --service-account it is the administrator's own, as the secret vc-NAME on the host has it. \
+With it, an account or binding that is there already is never changed: a binding of the same name \
+to something else is an error."""
+
+
+def _kubeconfig(values: Values) -> int:
+    options = load_options(KubeconfigOptions, _fields(values, KubeconfigOptions), os.environ)
+
+    with _without("rich"):
+        from syncer.commands import kubeconfig
+        from syncer.ops import logging
+
+    logging.configure("warning", "auto")
+    return kubeconfig.run(options)
 
 
 def _version(_values: Values) -> int:
