@@ -87,7 +87,7 @@ def _row(kind: Kind) -> str:
         f"`{kind.name}`",
         f"`{resource.api_version}`",
         resource.kind,
-        kind.direction.value,
+        kind.direction.value + (" on the host" if kind.on_host else ""),
         "on" if kind.default else "off",
     )
     return f"| {' | '.join(cells)} |"

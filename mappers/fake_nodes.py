@@ -3,8 +3,10 @@
 Direction: made in the virtual cluster, for each host node that a pod of the tenant's is on.
 Host name: the node's own; nothing is written on the host.
 Rewritten: nothing.
-Read back: nothing but the name; sizes are made up, the version is the virtual API server's,
-    the node is always ready.
+Read back: nothing but the name; sizes are made up, the version is the virtual API server's, the
+    node is always ready. Its kubelet is the syncer: the addresses are
+    ``NODE.nodes.vcluster.com`` and, with ``--fake-kubelet-ips``, that of a Service on the host
+    (``node-services``); with ``--disable-fake-kubelets`` it has its name and no kubelet.
 Never copied: labels, taints, addresses, images and everything else of the host's node.
 Source: vcluster v0.16.4 ``pkg/controllers/resources/nodes/fake_syncer.go``. Needs the virtual
     controller manager without ``nodelifecycle``, since nobody sends heartbeats.
@@ -19,7 +21,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Final
 
-from syncer.naming import PREFIX, safe_concat
+from mappers.kept_nodes import FAKE_NODE, KEEPING_INDEX, is_fake, keeping
+from mappers.node_services import KUBELET_PORT, addresses, made_for, service_ref
+from syncer.naming import node_host_name, safe_concat
 from syncer.types import (
     Context,
     Direction,
@@ -28,18 +32,11 @@ from syncer.types import (
     Need,
     Object,
     Part,
-    Query,
     Resource,
     Side,
     Skip,
     Trigger,
 )
-
-FAKE_NODE: Final = f"{PREFIX}fake-node"
-"""Label on the nodes that are ours."""
-
-KEEPING_INDEX: Final = "node-keeping"
-"""Index on host pods: the node that a pod, unless it is a DaemonSet's, is on."""
 
 KUBELET_VERSION: Final = "v0.0.0-fake"
 """For a node made while the API server's own version is not known."""
@@ -63,34 +60,45 @@ _CONDITIONS: Final = (
 )
 
 
-def _keeping(name: str) -> Query:
-    return Query(Side.HOST, "pods", KEEPING_INDEX, name)
-
-
-def _related(source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
-    return (_keeping(source["metadata"]["name"]),)
-
-
-def is_fake(virtual: Object) -> bool:
-    """Say whether a virtual node is one of ours."""
-    return (virtual["metadata"].get("labels") or {}).get(FAKE_NODE) == "true"
+def _related(source: Object, _copy: Object | None, ctx: Context) -> Iterable[Need]:
+    name = source["metadata"]["name"]
+    return keeping(name), service_ref(name, ctx)
 
 
 def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
-    if not ctx.queries.get(_keeping(key.name)):
+    if not ctx.queries.get(keeping(key.name)):
         return Skip("no pod keeps the node")
+    kubelet = _kubelet(key.name, ctx)
     if virtual is None:
-        return _fresh(key.name, ctx.server_version or KUBELET_VERSION)
+        return _fresh(key.name, ctx.server_version or KUBELET_VERSION, kubelet)
     _untaint(virtual.get("spec", {}))
     status = virtual.get("status") or {}
     for field in ("capacity", "allocatable"):
         status[field] = {**(status.get(field) or {}), **_SIZE}
     status["conditions"] = _with_conditions(status.get("conditions") or ())
-    virtual["status"] = status
+    virtual["status"] = {**status, **kubelet}
     return virtual
 
 
-def _fresh(name: str, version: str) -> Object:
+def _kubelet(name: str, ctx: Context) -> Object:
+    """Give the fields of the status that say where the node's kubelet is."""
+    if ctx.settings.disable_fake_kubelets:
+        return _reached_at([("Hostname", name)], 0)
+    found = [("Hostname", node_host_name(name))]
+    service = ctx.objects.get(service_ref(name, ctx)) if ctx.settings.fake_kubelet_ips else None
+    if service is not None and made_for(service, ctx.names) == Key("", name):
+        found += (("InternalIP", address) for address in addresses(service))
+    return _reached_at(found, KUBELET_PORT)
+
+
+def _reached_at(found: Iterable[tuple[str, str]], port: int) -> Object:
+    return {
+        "addresses": [{"type": type_, "address": address} for type_, address in found],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+    }
+
+
+def _fresh(name: str, version: str, kubelet: Object) -> Object:
     labels = {
         FAKE_NODE: "true",
         "beta.kubernetes.io/arch": "amd64",
@@ -105,7 +113,7 @@ def _fresh(name: str, version: str) -> Object:
         "metadata": {"name": name, "labels": labels},
         "spec": {},
         "status": {
-            "addresses": [{"type": "Hostname", "address": name}],
+            **kubelet,
             "allocatable": dict(_SIZE),
             "capacity": dict(_SIZE),
             "conditions": _with_conditions(()),

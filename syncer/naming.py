@@ -21,6 +21,9 @@ from syncer.types import Key
 PREFIX: Final = "vcluster.loft.sh/"
 """Prefix of all labels and annotations that are ours."""
 
+NODE_DOMAIN: Final = "nodes.vcluster.com"
+"""Domain of the names under which the syncer answers as the kubelet of a node."""
+
 MAX_NAME: Final = 63
 _KEPT = 52
 _HASH = 10
@@ -46,6 +49,17 @@ def safe_concat(*parts: str) -> str:
         return full
     digest = sha256(full.encode()).hexdigest()[:_HASH]
     return f"{full[:_KEPT]}-{digest}".replace(".-", "-")
+
+
+def node_host_name(node: str) -> str:
+    """Give the DNS name at which the syncer answers as a node's kubelet.
+
+    Args:
+        node: name of the node.
+
+    Source: vcluster v0.16.4 ``pkg/controllers/resources/nodes``.
+    """
+    return f"{node.replace('.', '-')}.{NODE_DOMAIN}"
 
 
 def _hash10(text: str) -> str:

@@ -71,6 +71,7 @@ class Resource:
         plural: lower-case plural of URLs, such as ``pods``.
         kind: CamelCase singular, such as ``Pod``.
         namespaced: whether objects live in namespaces.
+        part: name of a part of its objects that is watched and kept on its own; ``""`` is all.
     """
 
     group: str
@@ -78,6 +79,7 @@ class Resource:
     plural: str
     kind: str
     namespaced: bool = True
+    part: str = ""
 
     @property
     def api_version(self) -> str:
@@ -86,8 +88,8 @@ class Resource:
 
     @property
     def full_name(self) -> str:
-        """``plural.group``, as kubectl writes it; the plural alone in the core group."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+        """``plural.group``, as kubectl writes it; the plural alone in core; a part's own name."""
+        return self.part or (f"{self.plural}.{self.group}" if self.group else self.plural)
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """Build the URL path of a collection or, with a name, of an object.
@@ -245,7 +247,8 @@ class Direction(Enum):
     TO_VIRTUAL = "to virtual"
     """The host's object is copied to the virtual cluster."""
     DERIVED = "derived"
-    """Made in the virtual cluster from other objects; key = the virtual key."""
+    """Made from other objects, in the virtual cluster unless the kind says :class:`OnHost`; key =
+    the virtual key."""
     WATCHED = "watched"
     """Only looked at, for the sake of other kinds."""
 
@@ -324,6 +327,21 @@ class Child:
     index: str
 
 
+@dataclass(frozen=True, slots=True)
+class OnHost:
+    """How objects that are derived on the host, in the syncer's own namespace, are told apart.
+
+    Attributes:
+        name: gives the host name that belongs to a key.
+        mark: gets a host object; gives the key it was made for, or ``None``: it is not ours.
+        selector: gives the label selector under which all of the tenant's are listed.
+    """
+
+    name: Callable[[Key, Names], str]
+    mark: Callable[[Object, Names], Key | None]
+    selector: Callable[[Names], str]
+
+
 Related: TypeAlias = Callable[[Object, Object | None, Context], Iterable[Need]]
 ToHost: TypeAlias = Callable[[Object, Context], Object | Blocked | Skip | Refused]
 ToVirtual: TypeAlias = Callable[[Object, Object | None, Context], Object | Blocked | Skip | Gone]
@@ -365,10 +383,11 @@ class Kind:
         virtual_key: TO_VIRTUAL: virtual key for a host object, or ``None`` when not the tenant's.
         keep: TO_VIRTUAL: which host objects are kept in the store at all (they carry no label
             of ours to select by); gets (host, names).
-        derive: DERIVED: gets (key, virtual or None, ctx), returns the object as it should be, or
-            :class:`Skip` when there should be none.
+        derive: DERIVED: gets (key, the object there or None, ctx), returns the object as it should
+            be, or :class:`Skip` when there should be none.
         derived_mark: DERIVED: says whether an existing virtual object is one of ours; others
             are never changed or deleted.
+        on_host: DERIVED: it is made on the host; ``resource`` then names a part of its own.
         host_parts, virtual_parts: fields that go through subresources, in order of writing.
         refused: TO_HOST: gets (wanted, status message of the host's refusal, ctx); may give a
             second object to try at once (such as without the asked-for cluster IP).
@@ -408,6 +427,7 @@ class Kind:
     keep: Callable[[Object, Names], bool] | None = None
     derive: Derive | None = None
     derived_mark: Callable[[Object], bool] | None = None
+    on_host: OnHost | None = None
     host_parts: tuple[Part, ...] = ()
     virtual_parts: tuple[Part, ...] = ()
     refused: Callable[[Object, str, Context], Object | None] | None = None

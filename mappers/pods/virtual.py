@@ -249,19 +249,13 @@ def _container_status(
 
 
 def _add_host_address(status: Object, given: Object, node: Object | None) -> None:
-    """Show the address of the virtual Node; the host's when that has none."""
-    if not given.get("hostIP"):
-        return
+    """Show the address of the virtual Node, never the host's; none when that has none."""
     addresses = ((node or {}).get("status") or {}).get("addresses") or ()
     shown = [address["address"] for address in addresses if address["type"] == "InternalIP"]
-    if shown:
+    if given.get("hostIP") and shown:
         status["hostIP"] = shown[0]
         if given.get("hostIPs"):
             status["hostIPs"] = [{"ip": address} for address in shown]
-        return
-    status["hostIP"] = given["hostIP"]
-    if given.get("hostIPs"):
-        status["hostIPs"] = given["hostIPs"]
 
 
 def _cleaner(virtual: Object, host: Object, ctx: Context) -> Callable[[str], str]:

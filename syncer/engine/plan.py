@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from syncer import ownership, paths
@@ -126,9 +127,9 @@ class Wait:
 Action: TypeAlias = Create | Update | Post | Delete | Tell | Wait
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pair:
-    """What a plan is made from.
+    """What a plan is made from; the objects are decoded when they are asked for.
 
     Attributes:
         key: the item's key (the virtual key; the host key for TO_VIRTUAL kinds).
@@ -149,6 +150,16 @@ class Pair:
     host_deleted: str | None = None
     children: Callable[[], tuple[tuple[str, Key, str, str | None], ...]] = tuple
     owner: Object | None = None
+
+    @cached_property
+    def virtual_seen(self) -> Object | None:
+        """The virtual object as it was at the first look; shared, so it is never changed."""
+        return self.virtual()
+
+    @cached_property
+    def host_seen(self) -> Object | None:
+        """The host object as it was at the first look; shared, so it is never changed."""
+        return self.host()
 
 
 def plan(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
@@ -180,7 +191,7 @@ def plan(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
 
 
 def _to_host(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
-    virtual, host = pair.virtual(), pair.host()
+    virtual, host = pair.virtual_seen, pair.host_seen
     if virtual is None:
         return _orphan(kind, pair, host)
     if _leaving(virtual):
@@ -283,11 +294,14 @@ def _present(kind: Kind, pair: Pair, virtual: Object, host: Object, ctx: Context
         return [replace(unused, based_on=tuple(ctx.queries))]
     if not isinstance(wanted, dict):
         return [*_unwilling(wanted), *_back(kind, pair, virtual, host, ctx)]
+    target = pair.host()
+    if target is None:
+        return []
     ownership.stamp(wanted, virtual, ctx.names, pair.owner)
-    forward = _forward(kind, pair, wanted, host, ctx)
+    forward = _forward(kind, pair, wanted, target, ctx)
     if forward:
         ctx = replace(ctx, pending=True)
-    return [*forward, *_back(kind, pair, virtual, host, ctx)]
+    return [*forward, *_back(kind, pair, virtual, target, ctx)]
 
 
 def _wanted(kind: Kind, virtual: Object, ctx: Context) -> Object | Blocked | Skip | Refused:
@@ -306,12 +320,19 @@ def _unwilling(answer: Blocked | Skip | Refused) -> list[Action]:
             return []
 
 
-def _forward(kind: Kind, pair: Pair, wanted: Object, host: Object, ctx: Context) -> list[Action]:
-    """Bring the host copy to what is wanted, leaving alone what others put on it."""
-    actual = pair.host()
+def _forward(kind: Kind, pair: Pair, wanted: Object, target: Object, ctx: Context) -> list[Action]:
+    """Bring the host copy to what is wanted, leaving alone what others put on it.
+
+    Args:
+        kind: the kind.
+        pair: the objects.
+        wanted: the stamped object, as it would be created.
+        target: the host object; brought to what is wanted.
+        ctx: what the kind's functions may look at.
+    """
+    actual = pair.host_seen
     if actual is None:
         return []
-    target = host
     ownership.merge_metadata(wanted, target)
     for path in kind.mutable:
         optional = path.endswith("?")
@@ -348,13 +369,14 @@ def _back(
 
 
 def _to_virtual(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
-    host = pair.host()
+    host = pair.host_seen
     if host is None or kind.virtual_key is None or kind.to_virtual is None:
         return []
     key = kind.virtual_key(host, ctx)
     if key is None:
         return []
-    actual, target = pair.virtual(), pair.virtual()
+    actual = pair.virtual_seen
+    target = None if actual is None else pair.virtual()
     bare: Object = {
         "apiVersion": kind.resource.api_version,
         "kind": kind.resource.kind,
@@ -372,17 +394,20 @@ def _to_virtual(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
             return _updates(Side.VIRTUAL, key, actual, answer, kind.virtual_parts)
 
 
-# -- objects made in the virtual cluster from others --------------------------------------------
+# -- objects made from others ---------------------------------------------------------------------
 
 
 def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
-    actual, target = pair.virtual(), pair.virtual()
     if kind.derive is None:
         raise TypeError(f"kind {kind.name} is derived but has no derive")
+    on_host = kind.on_host is not None
+    there = pair.host if on_host else pair.virtual
+    actual, target = there(), there()
     if actual is not None and kind.derived_mark is not None and not kind.derived_mark(actual):
         return []
     if actual is not None and _leaving(actual) and not kind.mirror_deletion:
         return []
+    side, key = (Side.HOST, pair.host_key) if on_host else (Side.VIRTUAL, pair.key)
     answer = kind.derive(pair.key, target, ctx)
     match answer:
         case Blocked():
@@ -390,12 +415,13 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         case Skip():
             if actual is None:
                 return []
-            unused = _delete_virtual(pair, actual, answer.reason, identity=True)
+            delete = _delete_host if on_host else _delete_virtual
+            unused = delete(pair, actual, answer.reason, identity=True)
             return [replace(unused, based_on=tuple(ctx.queries))]
         case _ if actual is None:
-            return [Create(Side.VIRTUAL, answer)]
+            return [Create(side, answer)]
         case _:
-            return _updates(Side.VIRTUAL, pair.key, actual, answer, kind.virtual_parts)
+            return _updates(side, key, actual, answer, kind.virtual_parts)
 
 
 # -- parts ----------------------------------------------------------------------------------------

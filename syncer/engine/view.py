@@ -26,6 +26,7 @@ from syncer.types import (
     Kind,
     Need,
     Object,
+    OnHost,
     OnHostGone,
     Query,
     Ref,
@@ -85,6 +86,11 @@ def indexers(kinds: Iterable[Kind], names: Names) -> dict[tuple[Side, str], dict
     result: dict[tuple[Side, str], dict[str, Indexer]] = {}
     for kind in kinds:
         resource = kind.resource
+        if kind.on_host is not None:
+            own = result.setdefault((Side.HOST, resource.full_name), {})
+            own[VIRTUAL_KEY_INDEX] = _marked_key(kind.on_host, names)
+            own.update(kind.host_indexers)
+            continue
         virtual = result.setdefault((Side.VIRTUAL, resource.full_name), {})
         if resource.namespaced:
             virtual[NAMESPACE_INDEX] = _namespace_of
@@ -106,6 +112,14 @@ def _namespace_of(obj: Object) -> tuple[str]:
 def _virtual_key(names: Names) -> Indexer:
     def index(obj: Object) -> tuple[str, ...]:
         key = ownership.virtual_key(obj, names)
+        return (str(key),) if key else ()
+
+    return index
+
+
+def _marked_key(on_host: OnHost, names: Names) -> Indexer:
+    def index(obj: Object) -> tuple[str, ...]:
+        key = on_host.mark(obj, names)
         return (str(key),) if key else ()
 
     return index
@@ -199,6 +213,8 @@ class View:
         """Give the two sides of an item, as the stores have them now."""
         if kind.direction is Direction.TO_VIRTUAL:
             return self._mirrored(kind, key)
+        if kind.on_host is not None:
+            return self._made_on_host(kind, kind.on_host, key)
         virtual = self._stores[Side.VIRTUAL, kind.resource.full_name]
         if kind.direction is not Direction.TO_HOST:
             return Pair(key, lambda: virtual.get(key), lambda: None, key)
@@ -242,6 +258,16 @@ class View:
             return virtual.get(virtual_key) if virtual_key else None
 
         return Pair(key, copy, lambda: host.get(key), key)
+
+    def _made_on_host(self, kind: Kind, on_host: OnHost, key: Key) -> Pair:
+        host = self._stores[Side.HOST, kind.resource.full_name]
+        host_key = Key(self._settings.current_namespace, on_host.name(key, self._names))
+
+        def owned() -> Object | None:
+            obj = host.get(host_key)
+            return obj if obj and on_host.mark(obj, self._names) == key else None
+
+        return Pair(key, lambda: None, owned, host_key)
 
     def _children(self, kind: Kind, key: Key) -> Iterator[tuple[str, Key, str, str | None]]:
         for child in kind.children:
@@ -360,8 +386,10 @@ class View:
             host = self._stores[Side.HOST, kind.resource.full_name]
             yield from (Item(name, key) for key in host.keys())  # noqa: SIM118 - no mapping
             return
-        seen = set(self._stores[Side.VIRTUAL, kind.resource.full_name].keys())
-        if kind.direction is Direction.TO_HOST:
+        seen: set[Key] = set()
+        if kind.on_host is None:
+            seen.update(self._stores[Side.VIRTUAL, kind.resource.full_name].keys())
+        if kind.direction is Direction.TO_HOST or kind.on_host is not None:
             host = self._stores[Side.HOST, kind.resource.full_name]
             seen.update(map(Key.parse, host.index_values(VIRTUAL_KEY_INDEX)))
         for trigger in kind.triggers:
@@ -440,6 +468,8 @@ def _own_route(kind: Kind, side: Side) -> Callable[[Change], Iterable[Item]] | N
             return lambda change: (Item(name, change.key),)
         case Direction.TO_VIRTUAL, Side.HOST:
             return lambda change: (Item(name, change.key),)
+        case Direction.DERIVED, Side.HOST if kind.on_host is not None:
+            return lambda change: _copies(name, change)
         case Direction.TO_HOST, Side.HOST if kind.quiet or kind.to_virtual is None:
             return lambda change: () if change.own and change.old is None else _copies(name, change)
         case Direction.TO_HOST, Side.HOST:
@@ -466,7 +496,8 @@ def resources(kinds: Iterable[Kind]) -> dict[tuple[Side, str], Resource]:
     """Give the resources that must be watched on each side for these kinds."""
     result: dict[tuple[Side, str], Resource] = {}
     for kind in kinds:
-        result[Side.VIRTUAL, kind.resource.full_name] = kind.resource
-        if kind.direction in (Direction.TO_HOST, Direction.TO_VIRTUAL):
+        if kind.on_host is None:
+            result[Side.VIRTUAL, kind.resource.full_name] = kind.resource
+        if kind.on_host is not None or kind.direction in (Direction.TO_HOST, Direction.TO_VIRTUAL):
             result[Side.HOST, kind.resource.full_name] = kind.resource
     return result

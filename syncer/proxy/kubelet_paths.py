@@ -26,13 +26,12 @@ from ipaddress import ip_address
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
+from syncer.kube.store import Lister
+from syncer.naming import NODE_DOMAIN, node_host_name
 from syncer.types import Object
 
 KUBELET_PORT: Final = 10250
 """The port that nodes say their kubelet is at."""
-
-NODE_DOMAIN: Final = "nodes.vcluster.com"
-"""The domain of the nodes' host names."""
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,252})")
 _NODE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
@@ -347,17 +346,6 @@ def node_name(text: str) -> str | Refused:
     return parts[1]
 
 
-def host_name(node: str) -> str:
-    """Give the DNS name at which the endpoint is a node's kubelet.
-
-    Args:
-        node: its name.
-
-    Source: vcluster v0.16.4 ``pkg/controllers/resources/nodes/nodeservice``.
-    """
-    return f"{node.replace('.', '-')}.{NODE_DOMAIN}"
-
-
 def address_of(host: str) -> str:
     """Give a ``Host`` header, or a TLS server name, as addresses of nodes are written.
 
@@ -385,13 +373,58 @@ def address_of(host: str) -> str:
         return plain if _NODE.fullmatch(plain) else ""
 
 
+class NodeAddresses:
+    """Which node has an address: as the host's own objects say, which no tenant can write."""
+
+    def __init__(
+        self,
+        services: Lister,
+        index: str,
+        node: Callable[[Object], str],
+        nodes: Callable[[], Iterable[str]],
+    ) -> None:
+        """Look things up in live stores.
+
+        Args:
+            services: the host's Services of the tenant's nodes.
+            index: on them: their IP addresses.
+            node: gives the name of the node that such a Service is for.
+            nodes: gives the names of the host's nodes that the tenant's pods are on.
+        """
+        self._services = services
+        self._index = index
+        self._node = node
+        self._nodes = nodes
+
+    def __call__(self, address: str) -> str | None:
+        """Give the node that has an address.
+
+        Args:
+            address: as :func:`address_of` writes it.
+
+        Returns:
+            The node's name; ``None`` when there is none, or several share a host name.
+        """
+        if address.endswith(f".{NODE_DOMAIN}"):
+            named = [node for node in self._nodes() if node_host_name(node) == address]
+            return named[0] if len(named) == 1 else None
+        for key in self._services.by_index(self._index, address):
+            if (service := self._services.get(key)) is not None:
+                return self._node(service) or None
+        return None
+
+    def ips(self) -> tuple[str, ...]:
+        """Give all IP addresses of nodes, sorted: those that the certificate must be good for."""
+        return tuple(sorted(self._services.index_values(self._index)))
+
+
 def node_of(host: str, nodes: Callable[[str], str | None]) -> str | None:
     """Say as which node's kubelet the endpoint was called.
 
     Args:
         host: ``Host`` header.
         nodes: gives the node that has an address (as :func:`address_of` writes them), or ``None``;
-            it must know only addresses that the syncer itself gave.
+            it must know only addresses that the syncer itself gave: :class:`NodeAddresses`.
 
     Returns:
         The node's name, or ``None``: the API server is meant.

@@ -31,6 +31,7 @@ from syncer.types import (
     Kind,
     Notice,
     Object,
+    OnHost,
     OnHostGone,
     Part,
     Query,
@@ -557,6 +558,35 @@ DERIVED = Kind(
 def test_derived_objects(kind: Kind, virtual: Object | None, expected: list[type]) -> None:
     """Derived objects are made, kept and removed; others of that name are not ours."""
     assert expected == [type(action) for action in plan(kind, pair(virtual, None), context())]
+
+
+ON_HOST = replace(
+    DERIVED,
+    derived_mark=None,
+    on_host=OnHost(lambda key, _names: key.name, lambda _host, _names: KEY, lambda _names: "a=b"),
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "host", "expected"),
+    [
+        pytest.param(ON_HOST, host_object(size=1), [], id="as it should be"),
+        pytest.param(ON_HOST, None, [Create], id="missing: made"),
+        pytest.param(ON_HOST, host_object(size=2), [Update], id="differs: patched"),
+        pytest.param(
+            replace(ON_HOST, derive=lambda _k, _h, _c: Skip("not needed")),
+            host_object(size=1),
+            [Delete],
+            id="not needed any more: removed",
+        ),
+    ],
+)
+def test_derived_objects_on_the_host(kind: Kind, host: Object | None, expected: list[type]) -> None:
+    """What is derived on the host is written there alone, and goes only from the same cluster."""
+    actions = plan(kind, pair(None, host), context())
+    assert expected == [type(action) for action in actions]
+    assert all(getattr(action, "side", None) is Side.HOST for action in actions)
+    assert all(action.identity for action in actions if isinstance(action, Delete))
 
 
 def test_grafting_a_list_field_matches_by_name() -> None:

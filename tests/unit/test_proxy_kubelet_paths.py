@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncer.kube.store import Store
+from syncer.naming import node_host_name
 from syncer.proxy.kubelet_paths import (
     KUBELET_PORT,
     Asked,
+    NodeAddresses,
     NodeHealth,
     NodePage,
     NodePods,
@@ -18,7 +21,6 @@ from syncer.proxy.kubelet_paths import (
     PodStream,
     Refused,
     address_of,
-    host_name,
     node_name,
     node_of,
     pod_list,
@@ -376,8 +378,27 @@ def test_any_header_is_read(host: str) -> None:
 
 def test_a_node_has_one_host_name() -> None:
     """Dots of a node's name become dashes, as in vcluster; the name leads back by its lookup."""
-    assert host_name("a.b") == "a-b.nodes.vcluster.com"
-    assert node_of(f"{host_name('a.b')}:{KUBELET_PORT}", ADDRESSES.get) == "a.b"
+    assert node_host_name("a.b") == "a-b.nodes.vcluster.com"
+    assert node_of(f"{node_host_name('a.b')}:{KUBELET_PORT}", ADDRESSES.get) == "a.b"
+
+
+def test_addresses_are_those_of_the_hosts_own_objects() -> None:
+    """An IP is that of a Service, a name that of a node with pods; what two nodes share is none."""
+    store = Store({"address": lambda obj: obj["spec"]["ips"]}, lambda _change: None)
+    for version, (node, ip) in enumerate([("n", "10.96.3.4"), ("", "10.96.3.5")], 1):
+        metadata = {"name": f"s{version}", "uid": ip, "resourceVersion": str(version)}
+        store.apply({"metadata": metadata, "spec": {"ips": [ip], "node": node}})
+    names = ["n", "a.b", "c.d", "c-d"]
+    found = NodeAddresses(store, "address", lambda obj: str(obj["spec"]["node"]), lambda: names)
+    assert node_of("10.96.3.4:10250", found) == "n"
+    assert node_of("10.96.3.5:10250", found) is None
+    assert node_of("10.96.3.6:10250", found) is None
+    assert node_of("n.nodes.vcluster.com", found) == "n"
+    assert node_of("a-b.nodes.vcluster.com:10250", found) == "a.b"
+    assert node_of("c-d.nodes.vcluster.com", found) is None
+    assert node_of("gone.nodes.vcluster.com", found) is None
+    assert node_of("nodes.vcluster.com", found) is None
+    assert found.ips() == ("10.96.3.4", "10.96.3.5")
 
 
 def _pod(name: str, node: str | None, *, running: bool = True) -> Object:

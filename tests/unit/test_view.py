@@ -21,6 +21,7 @@ from syncer.types import (
     Kind,
     Need,
     Object,
+    OnHost,
     OnHostGone,
     Query,
     Ref,
@@ -80,6 +81,16 @@ KINDS = {
             resource=THINGS,
             direction=Direction.DERIVED,
             only=Key("default", "single"),
+        ),
+        Kind(
+            name="beacons",
+            resource=Resource("", "v1", "things", "Thing", part="beacons"),
+            direction=Direction.DERIVED,
+            on_host=OnHost(
+                lambda key, names: f"{names.tenant}-{key.name}",
+                lambda host, _names: Key("", host["spec"]["of"]) if "spec" in host else None,
+                lambda names: f"of={names.tenant}",
+            ),
         ),
     )
 }
@@ -313,6 +324,22 @@ def test_everything_names_each_key_either_side_knows(world: World) -> None:
     assert [item.key.name for item in world.view.everything(KINDS["only-this"])] == ["single"]
     watched = replace(KINDS["things"], direction=Direction.WATCHED)
     assert list(world.view.everything(watched)) == []
+
+
+def test_what_is_derived_on_the_host_goes_by_its_own_marks(world: World) -> None:
+    """It is kept apart from others of its resource, in the syncer's namespace; its mark decides."""
+    assert (Side.VIRTUAL, "beacons") not in resources(KINDS.values())
+    kind, at = KINDS["beacons"], Key("default", "tenant-1-a")
+    beacon = {"metadata": {"name": at.name, "namespace": at.namespace, "uid": "1"}}
+    world.put(Side.HOST, "beacons", {**beacon, "spec": {"of": "a"}})
+    assert world.taken() == ["beacons a"]
+    assert [item.key for item in world.view.everything(kind)] == [Key("", "a")]
+    pair = world.view.pair(kind, Key("", "a"))
+    assert (pair.host_key, pair.virtual()) == (at, None)
+    assert (pair.host() or {})["metadata"]["uid"] == "1"
+    world.put(Side.HOST, "beacons", {**beacon, "spec": {"of": "b"}})
+    assert sorted(world.taken()) == ["beacons a", "beacons b"]
+    assert world.view.pair(kind, Key("", "a")).host() is None
 
 
 def test_a_copy_without_its_object_shows_that_a_list_lacked_something(world: World) -> None:

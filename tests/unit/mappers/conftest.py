@@ -111,9 +111,14 @@ class World:
         )
         return plan(kind, pair, self.ctx())
 
-    def derived(self, kind: Kind, key: Key, virtual: Object | None) -> list[Action]:
-        """Give the engine's plan for a derived object."""
-        pair = Pair(key, lambda: copied(virtual), lambda: None, key)
+    def derived(self, kind: Kind, key: Key, there: Object | None) -> list[Action]:
+        """Give the engine's plan for a derived object, on whichever side it is made."""
+        pair = Pair(key, lambda: copied(there), lambda: None, key)
+        if kind.on_host is not None:
+            host_key = Key(
+                self.ctx().settings.current_namespace, kind.on_host.name(key, self.names)
+            )
+            pair = Pair(key, lambda: None, lambda: copied(there), host_key)
         return plan(kind, pair, self.ctx())
 
 

@@ -66,7 +66,8 @@ def test_each_kind_has_what_its_direction_needs(kind: Kind) -> None:
             assert kind.virtual_key is not None
         case Direction.DERIVED:
             assert kind.derive is not None
-            assert kind.derived_mark is not None or kind.only is not None
+            assert kind.derived_mark or kind.only or kind.on_host
+            assert bool(kind.on_host) == bool(kind.resource.part)
         case Direction.WATCHED:
             assert (kind.to_host, kind.to_virtual, kind.derive) == (None, None, None)
 

@@ -4,13 +4,29 @@ from typing import Any
 
 import pytest
 
-from mappers.fake_nodes import FAKE_NODE, KIND
+from mappers.fake_nodes import KIND
+from mappers.kept_nodes import FAKE_NODE
 from syncer.engine.plan import Delete
-from syncer.types import Key, Query, Side
+from syncer.types import Key, Object, Query, Ref, Side
 
 KEY = Key("", "worker-1.example")
 KEEPING = Query(Side.HOST, "pods", "node-keeping", KEY.name)
 POD = {"metadata": {"name": "p"}}
+HOST_NAME = {"type": "Hostname", "address": "worker-1-example.nodes.vcluster.com"}
+SERVICE = Ref(Side.HOST, "node-services", Key("default", "vc-node-worker-1-example"))
+
+
+def _service(**spec: Any) -> Object:
+    """Return the host Service of the node, as the host has it."""
+    labels = {"vcluster.loft.sh/belongs-to": "vc", "vcluster.loft.sh/node": KEY.name}
+    return {
+        "metadata": {
+            "name": SERVICE.key.name,
+            "namespace": SERVICE.key.namespace,
+            "labels": labels,
+        },
+        "spec": {"clusterIP": "10.96.3.4", **spec},
+    }
 
 
 @pytest.fixture
@@ -47,7 +63,8 @@ def test_nodes_of_others_are_never_touched(world: Any, node: Any) -> None:
 def test_what_is_made(node: Any) -> None:
     """Only the name is the host's; sizes are made up, the node is ready and has no taint."""
     assert node["metadata"]["labels"]["kubernetes.io/hostname"] == "fake-worker-1.example"
-    assert node["status"]["addresses"] == [{"type": "Hostname", "address": KEY.name}]
+    assert node["status"]["addresses"] == [HOST_NAME]
+    assert node["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
     assert node["status"]["capacity"] == node["status"]["allocatable"]
     assert node["status"]["capacity"]["pods"] == "110"
     conditions = {item["type"]: item["status"] for item in node["status"]["conditions"]}
@@ -102,3 +119,78 @@ def test_a_node_nobody_keeps_goes(world: Any, node: Any) -> None:
     (delete,) = world.derived(KIND, KEY, node)
     assert isinstance(delete, Delete)
     assert delete.uid == "n1"
+
+
+@pytest.mark.parametrize(
+    ("spec", "ips"),
+    [
+        pytest.param({}, ["10.96.3.4"], id="one"),
+        pytest.param(
+            {"clusterIPs": ["10.96.3.4", "FD00:0::4"]}, ["10.96.3.4", "fd00::4"], id="both families"
+        ),
+        pytest.param({"clusterIP": "None", "clusterIPs": ["None"]}, [], id="headless"),
+        pytest.param({"clusterIP": ""}, [], id="none yet"),
+    ],
+)
+def test_the_service_gives_the_addresses(
+    world: Any, tools: Any, node: Any, spec: Any, ips: list[str]
+) -> None:
+    """A node has the addresses of its Service, whether it was there before or not."""
+    world.know(SERVICE, _service(**spec))
+    wanted = [HOST_NAME, *({"type": "InternalIP", "address": ip} for ip in ips)]
+    assert tools.created(world.derived(KIND, KEY, None))["status"]["addresses"] == wanted
+    after = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    assert after["status"]["addresses"] == wanted
+    assert world.derived(KIND, KEY, after) == []
+
+
+def test_an_address_goes_with_its_service(world: Any, tools: Any, node: Any) -> None:
+    """An address that is no longer ours is taken off, as is one that a tenant wrote."""
+    node["status"]["addresses"].append({"type": "InternalIP", "address": "169.254.169.254"})
+    node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = 22
+    after = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    assert after["status"]["addresses"] == [HOST_NAME]
+    assert after["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param({}, id="unmarked"),
+        pytest.param({"vcluster.loft.sh/belongs-to": "other"}, id="another tenant's"),
+        pytest.param({"vcluster.loft.sh/node": "worker-1-example"}, id="another node's"),
+    ],
+)
+def test_a_service_of_others_gives_no_address(world: Any, labels: dict[str, str]) -> None:
+    """Only a Service that was made for this very node says where its kubelet is."""
+    world.queries[KEEPING] = [POD]
+    service = _service()
+    service["metadata"]["labels"] = {**service["metadata"]["labels"], **labels} if labels else {}
+    world.know(SERVICE, service)
+    (create,) = world.derived(KIND, KEY, None)
+    assert create.wanted["status"]["addresses"] == [HOST_NAME]
+
+
+@pytest.mark.parametrize(
+    ("options", "addresses", "port"),
+    [
+        pytest.param({"fake_kubelet_ips": False}, [HOST_NAME], 10250, id="no-ips"),
+        pytest.param(
+            {"disable_fake_kubelets": True},
+            [{"type": "Hostname", "address": KEY.name}],
+            0,
+            id="no-kubelets",
+        ),
+    ],
+)
+def test_flags_take_the_addresses_off(
+    world: Any, tools: Any, node: Any, options: dict[str, Any], addresses: Any, port: int
+) -> None:
+    """What a flag turned off is not there, even while the Service still is."""
+    world.know(SERVICE, _service())
+    node = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    world.options |= options
+    after = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    assert after["status"]["addresses"] == addresses
+    assert after["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": port}}
+    assert world.derived(KIND, KEY, after) == []

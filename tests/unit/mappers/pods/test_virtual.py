@@ -89,10 +89,17 @@ def test_status_comes_back_without_host_addresses() -> None:
     }
 
 
-def test_host_address_stays_without_another() -> None:
-    """A Node without an address of its own leaves the host's."""
-    node = {"metadata": {"name": "node-1"}, "status": {"addresses": []}}
-    assert _status(_host(), node=node)["hostIP"] == "192.168.1.1"
+@pytest.mark.parametrize(
+    "node",
+    [None, {"metadata": {"name": "node-1"}, "status": {"addresses": []}}],
+    ids=["no node", "no address"],
+)
+def test_the_hosts_address_is_never_shown(node: Object | None) -> None:
+    """A pod whose Node has no address of its own has none either, and loses the host's."""
+    had = {"hostIP": "192.168.1.1", "hostIPs": [{"ip": "192.168.1.1"}]}
+    status = _status(_host(), had, node=node)
+    assert "hostIP" not in status
+    assert "hostIPs" not in status
 
 
 @pytest.mark.parametrize("field", [*sorted(DROPPED), "nominatedNodeName", "fieldOfTomorrow"])
