@@ -11,7 +11,8 @@ with the admin's certificate. Verbs are HTTP methods, but a watch is "WATCH", ne
 write is recorded, and a hook is awaited at each of its stages, so that a harness can kill the
 client right there; a write that was passed on is carried through even when its client is gone.
 
-Not for exec, attach and port-forward: upgrades are refused.
+Upgrades (exec, attach, port-forward) are passed on as bytes. They are no writes, whatever their
+verb, and no hook sees them; rules meet them as any request, and a stall holds up open ones too.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -34,6 +36,7 @@ from controlplane.kubeconfig import write_kubeconfig
 from controlplane.plane import ControlPlane
 from controlplane.ports import LOOPBACK
 from controlplane.rules import NOT_SYNCING, WRITES, Action, Hook, Rule, Rules, Stage, Write
+from controlplane.tunnel import Tunnel, UpgradeError, upgrade
 
 __all__ = ["NOT_SYNCING", "WRITES", "FaultProxy", "Hook", "Rule", "Stage", "Write", "fault_proxy"]
 
@@ -70,13 +73,16 @@ class _Call:
     verb: str
     path: str
     streams: bool
+    upgrades: bool
 
     @classmethod
     def of(cls, request: web.BaseRequest) -> "_Call":
         """Read a request's line."""
         watch = request.method == "GET" and request.query.get("watch") in ("true", "1")
         follow = request.query.get("follow") in ("true", "1")
-        return cls("WATCH" if watch else request.method, request.path, watch or follow)
+        upgrade = "Upgrade" in request.headers
+        verb = "WATCH" if watch else request.method
+        return cls(verb, request.path, watch or follow or upgrade, upgrade)
 
 
 class FaultProxy:
@@ -90,7 +96,13 @@ class FaultProxy:
         hook: awaited at each stage of each write.
     """
 
-    def __init__(self, server: str, kubeconfig: Path, upstream: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        server: str,
+        kubeconfig: Path,
+        upstream: aiohttp.ClientSession,
+        upgrade: Callable[[web.BaseRequest], Awaitable[Tunnel | web.Response]],
+    ) -> None:
         self.server = server
         self.kubeconfig = kubeconfig
         self.writes: list[Write] = []
@@ -98,7 +110,9 @@ class FaultProxy:
         self.hook: Hook | None = None
         self._upstream = upstream
         self._rules = Rules()
+        self._upgrade = upgrade
         self._watches: dict[asyncio.Transport, str] = {}
+        self._tunnels: dict[asyncio.Transport, str] = {}
         # Writes under way, held here because a client's end cancels its handler but not these.
         self._forwarding: set[asyncio.Task[_Answer]] = set()
 
@@ -145,21 +159,30 @@ class FaultProxy:
     def stall(
         self, verbs: Collection[str] | None = None, path: str = "", *, times: int | None = None
     ) -> Rule:
-        """Say nothing more, on open watches too, until the rule is removed; nothing is lost."""
+        """Say nothing more, on open watches and tunnels too, until the rule is removed.
+
+        Nothing is lost.
+        """
         return self._add("stall", verbs, path, times)
 
     def cut_watches(self, path: str = "") -> int:
         """Break the connections of open watches whose path matches; return how many."""
-        pattern = re.compile(path)
-        cut = [each for each, target in self._watches.items() if pattern.search(target)]
-        for transport in cut:
-            transport.abort()
-        return len(cut)
+        return _cut(self._watches, path)
 
     def open_watches(self, path: str = "") -> int:
         """Return how many open watches have a matching path."""
-        pattern = re.compile(path)
-        return sum(pattern.search(target) is not None for target in self._watches.values())
+        return len(_matching(self._watches, path))
+
+    def cut_tunnels(self, path: str = "") -> int:
+        """Break open upgraded connections (exec and the like) whose path matches; return how many.
+
+        The API server's half ends, too.
+        """
+        return _cut(self._tunnels, path)
+
+    def open_tunnels(self, path: str = "") -> int:
+        """Return how many upgraded connections have a matching path."""
+        return len(_matching(self._tunnels, path))
 
     def heal(self) -> None:
         """Remove all rules, the hook and the latency."""
@@ -189,6 +212,8 @@ class FaultProxy:
         action = rule.action if rule is not None else None
         if action == "drop" or (action == "lose" and call.streams):
             return _abort(request)
+        if call.upgrades and action not in ("fail", "expire"):
+            return await self._tunnel(request, call)
         if call.streams and action not in ("fail", "expire"):
             return await self._stream(request, call, empty=action == "empty")
         try:
@@ -200,7 +225,7 @@ class FaultProxy:
         return await self._send(request, answer, write)
 
     async def _receive(self, call: _Call, body: bytes) -> Write | None:
-        if call.verb not in WRITES:
+        if call.verb not in WRITES or call.upgrades:
             return None
         write = Write(len(self.writes) + 1, call.verb, call.path, body, time.monotonic())
         self.writes.append(write)
@@ -215,8 +240,6 @@ class FaultProxy:
         self, request: web.BaseRequest, body: bytes, rule: Rule | None, write: Write | None
     ) -> _Answer:
         """Return what to answer, by rule or from the API server."""
-        if "Upgrade" in request.headers:
-            return _failure(501, None)
         if rule is not None and rule.action == "fail":
             return _failure(rule.status, rule.retry_after)
         if rule is not None and rule.action == "expire":
@@ -286,8 +309,7 @@ class FaultProxy:
                     self._watches[transport] = call.path
                 events = _after_initial(upstream.content) if empty else upstream.content.iter_any()
                 async for chunk in events:
-                    while stall := self._rules.find(call.verb, call.path, "stall"):
-                        await stall.removed()
+                    await self._stalled(call)
                     await response.write(chunk)
                 await response.write_eof()
                 return response
@@ -296,6 +318,25 @@ class FaultProxy:
         finally:
             if transport is not None:
                 self._watches.pop(transport, None)
+
+    async def _tunnel(self, request: web.BaseRequest, call: _Call) -> web.StreamResponse:
+        """Pass an upgraded connection on, until either side or a fault ends it."""
+        try:
+            answer = await self._upgrade(request)
+        except UpgradeError:
+            return _abort(request)
+        if not isinstance(answer, Tunnel):
+            return answer
+        self._tunnels[answer.transport] = call.path
+        try:
+            return await answer.run(partial(self._stalled, call))
+        finally:
+            del self._tunnels[answer.transport]
+
+    async def _stalled(self, call: _Call) -> None:
+        """Wait as long as a rule stalls what a request has begun."""
+        while stall := self._rules.find(call.verb, call.path, "stall"):
+            await stall.removed()
 
     def _add(
         self,
@@ -328,14 +369,16 @@ async def fault_proxy(plane: ControlPlane) -> AsyncIterator[FaultProxy]:
             plane.pki.server_ca.certificate,
             plane.pki.admin,
         )
-        connector = aiohttp.TCPConnector(limit=0, ssl=plane.pki.client_context())
+        tls = plane.pki.client_context()
+        connector = aiohttp.TCPConnector(limit=0, ssl=tls)
         async with aiohttp.ClientSession(
             plane.server,
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
         ) as upstream:
-            proxy = FaultProxy(server, kubeconfig, upstream)
+            upgrading = partial(upgrade, server=URL(plane.server), tls=tls)
+            proxy = FaultProxy(server, kubeconfig, upstream, upgrading)
             # A client that leaves takes its handler with it, else its watch would stay open.
             runner = web.ServerRunner(
                 web.Server(proxy.handle, handler_cancellation=True, access_log=None),
@@ -348,6 +391,7 @@ async def fault_proxy(plane: ControlPlane) -> AsyncIterator[FaultProxy]:
             finally:
                 proxy.heal()
                 proxy.cut_watches()
+                proxy.cut_tunnels()
                 await runner.cleanup()
 
 
@@ -360,6 +404,18 @@ def _server_context(plane: ControlPlane, name: str) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(pair.certificate, pair.key)
     return context
+
+
+def _matching(connections: Mapping[asyncio.Transport, str], path: str) -> list[asyncio.Transport]:
+    pattern = re.compile(path)
+    return [each for each, target in connections.items() if pattern.search(target)]
+
+
+def _cut(connections: Mapping[asyncio.Transport, str], path: str) -> int:
+    found = _matching(connections, path)
+    for transport in found:
+        transport.abort()
+    return len(found)
 
 
 def _abort(request: web.BaseRequest) -> web.Response:

@@ -63,21 +63,29 @@ async def client(proxy: FaultProxy, virtual: ControlPlane) -> AsyncIterator[aioh
         yield session
 
 
-async def kubectl(plane: ControlPlane, *arguments: str, stdin: str | None = None) -> str:
+async def kubectl(plane: ControlPlane, *arguments: str) -> str:
     """Run kubectl and return what it prints; fail the test if it fails."""
-    process = await asyncio.create_subprocess_exec(
+    process = await start_kubectl(plane, *arguments)
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def start_kubectl(
+    plane: ControlPlane, *arguments: str, kubeconfig: Path | None = None, spdy: bool = False
+) -> asyncio.subprocess.Process:
+    """Start kubectl, as of old (`spdy`) or of today."""
+    return await asyncio.create_subprocess_exec(
         plane.tools.kubectl,
-        f"--kubeconfig={plane.kubeconfig}",
+        f"--kubeconfig={kubeconfig or plane.kubeconfig}",
         f"--cache-dir={plane.directory}/kubectl",
         *arguments,
+        env={**os.environ, "KUBECTL_REMOTE_COMMAND_WEBSOCKETS": str(not spdy).lower()},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
-        out, err = await process.communicate(stdin.encode() if stdin else None)
-    assert process.returncode == 0, err.decode()
-    return out.decode()
 
 
 async def run_pod(api: aiohttp.ClientSession, name: str, **spec: Any) -> dict[str, Any]:
@@ -568,6 +576,79 @@ async def test_a_watch_expires(proxy: FaultProxy, client: aiohttp.ClientSession)
         (event,) = [each async for each in event_lines(response)]
     assert event["type"] == "ERROR"
     assert event["object"]["code"] == 410
+
+
+@pytest.mark.parametrize("spdy", [False, True], ids=["websocket", "spdy"])
+async def test_upgraded_connections_pass(
+    host: ControlPlane, api: aiohttp.ClientSession, spdy: bool
+) -> None:
+    """Exec and its output, by either protocol; a POST of this kind is no write."""
+    name = "upgraded-spdy" if spdy else "upgraded"
+    await run_pod(api, name)
+    command = ("exec", name, "--", "sh", "-c", "seq 200000; echo done")
+    async with fault_proxy(host) as proxy:
+        process = await start_kubectl(host, *command, kubeconfig=proxy.kubeconfig, spdy=spdy)
+        async with asyncio.timeout(30):
+            out, err = await process.communicate()
+        assert process.returncode == 0, err.decode()
+        assert out.split()[-2:] == [b"200000", b"done"]
+        assert len(out.split()) == 200001
+        assert proxy.writes == []
+        async with asyncio.timeout(5):
+            while proxy.open_tunnels():  # noqa: ASYNC110 - tells its number only
+                await asyncio.sleep(0.01)
+
+
+async def test_upgraded_connections_stall_and_can_be_cut(
+    host: ControlPlane, api: aiohttp.ClientSession
+) -> None:
+    """A stalled one is silent but loses nothing; a cut one ends for its client at once."""
+    await run_pod(api, "cut")
+    command = ("exec", "cut", "--", "sh", "-c", "for n in 1 2 3 4 5; do echo $n; sleep 0.2; done")
+    async with fault_proxy(host) as proxy:
+        process = await start_kubectl(host, *command, kubeconfig=proxy.kubeconfig)
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            assert await process.stdout.readline() == b"1\n"
+            with proxy.stall(path="/cut/exec"):
+                held = asyncio.create_task(process.stdout.read())
+                done, _ = await asyncio.wait({held}, timeout=2)
+                assert not done
+            assert (await held).split()[-1] == b"5"
+            await process.communicate()
+            assert process.returncode == 0
+            process = await start_kubectl(
+                host, "exec", "cut", "--", "sleep", "60", kubeconfig=proxy.kubeconfig
+            )
+            while not proxy.open_tunnels("/cut/exec"):  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+            assert proxy.cut_tunnels("/other/exec") == 0
+            assert proxy.cut_tunnels("/cut/exec") == 1
+            await process.communicate()
+        assert process.returncode != 0
+        assert proxy.open_tunnels() == 0
+
+
+async def test_a_refused_upgrade_is_an_ordinary_answer(
+    proxy: FaultProxy, client: aiohttp.ClientSession
+) -> None:
+    """The connection goes on to serve requests, which rules meet and which are recorded."""
+    path = f"{PODS}/missing/exec?command=true&stdout=true"
+    websocket = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    async with client.get(path, headers=websocket) as response:
+        assert response.status == 404
+        assert (await response.json())["reason"] == "NotFound"
+    with proxy.fail(503, path="/exec"):
+        async with client.get(path, headers=websocket) as response:
+            assert response.status == 503
+    async with client.post(CONFIG_MAPS, json=config_map("after-a-refusal")) as response:
+        assert response.status == 201
+    assert [write.status for write in proxy.writes] == [201]
 
 
 async def test_quiet_time_is_measured(proxy: FaultProxy, client: aiohttp.ClientSession) -> None:
