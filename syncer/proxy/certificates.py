@@ -49,14 +49,13 @@ class Issued:
         certificate: PEM of the certificate and the intermediate CAs that lead to the root.
         key: PEM of its private key.
         names: DNS names and IP addresses it is good for.
-        not_before, not_after: when it was issued and when it ends, seconds since the epoch.
+        not_after: when it ends, seconds since the epoch.
         limited: whether it is the CA's own end that ends it: issuing again would gain nothing.
     """
 
     certificate: bytes
     key: bytes = field(repr=False)
     names: frozenset[str]
-    not_before: float
     not_after: float
     limited: bool = False
 
@@ -104,14 +103,8 @@ async def issue(
     answer = await _run(msgspec.json.encode(asked), authority, seconds)
     if answer.wrong:
         raise _refused(authority, answer)
-    return Issued(
-        answer.certificate.encode(),
-        answer.key.encode(),
-        names,
-        now,
-        answer.not_after,
-        answer.limited,
-    )
+    pair = answer.certificate.encode(), answer.key.encode()
+    return Issued(*pair, names, answer.not_after, answer.limited)
 
 
 async def _run(request: bytes, authority: ServerCa, seconds: float) -> _Answer:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Final
 
-from syncer.proxy.kubelet_paths import NODE_DOMAIN
+from syncer.naming import NODE_DOMAIN
 from syncer.settings import Settings
 from syncer.types import Object
 
@@ -93,7 +93,8 @@ def _fixed(settings: Settings, pod_ip: str) -> Iterator[str]:
 
 def _of_service(service: Object) -> Iterator[str]:
     spec = service.get("spec") or {}
-    yield from (spec.get("clusterIP") or "", *(spec.get("clusterIPs") or ()))
+    for address in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ())):
+        yield "" if address in (None, "None") else address  # a headless one has "None"
     balancer = (service.get("status") or {}).get("loadBalancer") or {}
     for ingress in balancer.get("ingress") or ():
         yield ingress.get("ip") or ""

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, Never, Protocol, Self
@@ -38,7 +39,7 @@ import structlog
 from syncer.kube.access import Files, load_key_pair, ssl_reason
 from syncer.kube.errors import ConfigError
 from syncer.proxy.certificates import Issued, ServerCa, issue
-from syncer.proxy.peer import Peer, PeerKind, read_peer
+from syncer.proxy.peer import NEVER, Peer, PeerKind, read_peer
 from syncer.settings import Settings
 
 CHECK_SECONDS: Final = 10.0
@@ -51,8 +52,7 @@ RETRY_SECONDS: Final = 60.0
 """How long after a failure the same is tried again."""
 
 RENEW_SECONDS: Final = 90 * 86400.0
-RENEW_SHARE: Final = 0.2
-"""A certificate is replaced when so long, or this share of a short life, is left."""
+"""A certificate is replaced when it has less than this left."""
 
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
@@ -157,7 +157,7 @@ class ServingTls:
         )
         # Whether the server CA's files changed since the certificate was issued.
         self._stale = False
-        self._retry_at = 0.0  # of the loop's clock; nothing is issued before
+        self._failed_at = NEVER  # when issuing failed last
         self._said: dict[str, str] = {}  # subject -> what was last complained about
 
     async def start(self, names: frozenset[str]) -> None:
@@ -224,13 +224,13 @@ class ServingTls:
                 self._stale = False
                 self._well("certificate")
             except ConfigError as error:
-                self._retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+                self._failed_at = self._clock()
                 self._complain("certificate", str(error))
 
     def _is_due(self) -> bool:
         if self._server_files.changed():
-            self._stale, self._retry_at = True, 0.0
-        if asyncio.get_running_loop().time() < self._retry_at:
+            self._stale, self._failed_at = True, NEVER
+        if abs(self._clock() - self._failed_at) < RETRY_SECONDS:
             return False
         return self._stale or self._names != self.issued.names or is_old(self.issued, self._clock())
 
@@ -249,7 +249,8 @@ class ServingTls:
             days=round((issued.not_after - self._clock()) / 86400, 1),
         )
         if issued.limited:
-            log.warning("the server CA ends within a year, and its certificates with it")
+            end = datetime.fromtimestamp(issued.not_after, UTC).isoformat()
+            log.warning("the server CA ends within a year, and all its certificates", end=end)
         return issued
 
     def _install(self, issued: Issued, trust: Trust) -> None:
@@ -280,10 +281,8 @@ def is_old(issued: Issued, now: float) -> bool:
         issued: the current one.
         now: seconds since the epoch.
     """
-    if issued.limited:
-        return False  # only a new CA would help
-    life = issued.not_after - issued.not_before
-    return issued.not_after - now < min(RENEW_SECONDS, RENEW_SHARE * life)
+    # One that ends with its CA is no better when issued anew: only a new CA would help.
+    return not issued.limited and issued.not_after - now < RENEW_SECONDS
 
 
 class _Delegating(ssl.SSLContext):
