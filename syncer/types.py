@@ -4,7 +4,8 @@ A *kind* is described by one frozen :class:`Kind` record of plain functions; the
 those functions and never knows which kind it holds. Everything here is data: no I/O, no clock.
 
 Invariants:
-* an :data:`Object` is a fresh decode that its holder may change; nobody else sees it;
+* an :data:`Object` is a fresh decode that its holder may change, nobody else sees it; but what a
+  kind's function gets to read (all except for what it may change and return) is shared;
 * waiting, skipping and refusing are values (:class:`Blocked`, :class:`Skip`, :class:`Refused`)
   with a reason that feeds events and metrics; an exception out of a mapper is a bug.
 """

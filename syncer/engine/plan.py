@@ -133,8 +133,8 @@ class Pair:
 
     Attributes:
         key: the item's key (the virtual key; the host key for TO_VIRTUAL kinds).
-        virtual: gives a fresh copy of the virtual object, or ``None``.
-        host: gives a fresh copy of the host object if it is ours, or ``None``.
+        virtual: gives a fresh copy of the virtual object, to be changed, or ``None``.
+        host: gives a fresh copy of the host object if it is ours, to be changed, or ``None``.
         host_key: where the host copy is or would be.
         virtual_deleted: UID of the virtual object whose deletion the watch witnessed, or ``None``.
         host_deleted: the same for the host object.
@@ -401,13 +401,13 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
     if kind.derive is None:
         raise TypeError(f"kind {kind.name} is derived but has no derive")
     on_host = kind.on_host is not None
-    there = pair.host if on_host else pair.virtual
-    actual, target = there(), there()
+    actual = pair.host_seen if on_host else pair.virtual_seen
     if actual is not None and kind.derived_mark is not None and not kind.derived_mark(actual):
         return []
     if actual is not None and _leaving(actual) and not kind.mirror_deletion:
         return []
     side, key = (Side.HOST, pair.host_key) if on_host else (Side.VIRTUAL, pair.key)
+    target = pair.host() if on_host else pair.virtual()
     answer = kind.derive(pair.key, target, ctx)
     match answer:
         case Blocked():

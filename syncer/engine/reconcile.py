@@ -220,7 +220,7 @@ class Reconciler:
         """
         seen = self._seen.pop(item, None)
         pair = self._view.pair(kind, item.key)
-        virtual, host = pair.virtual(), pair.host()
+        virtual, host = pair.virtual_seen, pair.host_seen
         source = host if kind.direction is Direction.TO_VIRTUAL else virtual
         if kind.direction is Direction.DERIVED and source is None:
             source = {"metadata": {"namespace": item.key.namespace, "name": item.key.name}}

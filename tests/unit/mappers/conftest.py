@@ -109,7 +109,7 @@ class World:
             lambda: copied(host),
             self.names.host_key(key),
         )
-        return plan(kind, pair, self.ctx())
+        return self.planned(kind, pair)
 
     def derived(self, kind: Kind, key: Key, there: Object | None) -> list[Action]:
         """Give the engine's plan for a derived object, on whichever side it is made."""
@@ -119,7 +119,14 @@ class World:
                 self.ctx().settings.current_namespace, kind.on_host.name(key, self.names)
             )
             pair = Pair(key, lambda: None, lambda: copied(there), host_key)
-        return plan(kind, pair, self.ctx())
+        return self.planned(kind, pair)
+
+    def planned(self, kind: Kind, pair: Pair) -> list[Action]:
+        """Give the engine's plan, in the making of which nothing that others see was changed."""
+        before = orjson.dumps([pair.virtual_seen, pair.host_seen])
+        actions = plan(kind, pair, self.ctx())
+        assert orjson.dumps([pair.virtual_seen, pair.host_seen]) == before
+        return actions
 
 
 def merged(base: Object, changes: Object) -> Object:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mappers.events import KIND, keep
-from syncer.engine.plan import Create, Pair, plan
+from syncer.engine.plan import Create, Pair
 from syncer.naming import Names
 from syncer.types import Key, Ref, Side, Skip
 
@@ -56,7 +56,7 @@ def event(**fields: Any) -> dict[str, Any]:
 def actions(world: Any, tools: Any, host: Any, virtual: Any = None) -> Any:
     key = Key("host-ns", host["metadata"]["name"])
     copy = tools.copied
-    return plan(KIND, Pair(key, lambda: copy(virtual), lambda: copy(host), key), world.ctx())
+    return world.planned(KIND, Pair(key, lambda: copy(virtual), lambda: copy(host), key))
 
 
 @pytest.fixture
