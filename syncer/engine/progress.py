@@ -4,6 +4,9 @@ A webhook or a server of another version may alter what is sent; another control
 back, at once or after a moment in which all looked well. So that one pass found nothing to do
 proves nothing yet: patches have held when they were not wanted again for a while.
 
+And notices what was posted already: the answer to a POST (a binding) is no object that the store
+could take, so that the object looks as before until a watch brings what came of it.
+
 Bounded: the items written to last are remembered, :data:`REMEMBERED` of them.
 
 Source: design of controllers' backoff in client-go; loops without one: vcluster issue 4030.
@@ -12,11 +15,13 @@ Source: design of controllers' backoff in client-go; loops without one: vcluster
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from syncer.engine.plan import Action, Update
+import orjson
+
+from syncer.engine.plan import Action, Post, Update
 from syncer.engine.view import Item
 
 REPEATS: Final = 2
@@ -27,6 +32,9 @@ STUCK_SECONDS: Final = (5.0, 300.0)
 
 HELD: Final = 1.5
 """Patches that were not wanted again for so many times the pause have held."""
+
+POSTED_SECONDS: Final = 60.0
+"""How long the news of what was posted may take; then it may be posted again, and be refused."""
 
 REMEMBERED: Final = 4096
 
@@ -69,8 +77,10 @@ class Progress:
         """
         self._clock = clock
         self._repeats: OrderedDict[Item, _Repeat] = OrderedDict()
+        # What was posted last, as a digest, and when: until a pass that wants nothing posted.
+        self._posts: OrderedDict[Item, tuple[int, float]] = OrderedDict()
 
-    def check(self, item: Item, actions: Iterable[Action]) -> int | None:
+    def check(self, item: Item, actions: Sequence[Action]) -> int | None:
         """Refuse to send the same patches for ever.
 
         Args:
@@ -83,6 +93,8 @@ class Progress:
         Raises:
             StuckError: they were sent before, answered with success, and are wanted still.
         """
+        if item in self._posts and not any(isinstance(action, Post) for action in actions):
+            del self._posts[item]
         updates = [action for action in actions if isinstance(action, Update)]
         if not updates:
             return None
@@ -120,6 +132,27 @@ class Progress:
         self._repeats.move_to_end(item)
         if len(self._repeats) > REMEMBERED:
             self._repeats.popitem(last=False)
+
+    def is_posted(self, item: Item, post: Post) -> bool:
+        """Say whether a POST was accepted, and what came of it can't have been heard of yet.
+
+        Args:
+            item: what it is for.
+            post: what is wanted; its body names the object by UID.
+        """
+        digest, time = self._posts.get(item, (None, 0.0))
+        return digest == _digest(post) and self._clock() - time < POSTED_SECONDS
+
+    def posted(self, item: Item, post: Post) -> None:
+        """Take note of a POST that was answered with success."""
+        self._posts[item] = (_digest(post), self._clock())
+        self._posts.move_to_end(item)
+        if len(self._posts) > REMEMBERED:
+            self._posts.popitem(last=False)
+
+
+def _digest(post: Post) -> int:
+    return hash((post.subresource, orjson.dumps(post.body)))
 
 
 def _identity(update: Update) -> tuple[str, str, str, int]:

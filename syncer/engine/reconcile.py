@@ -276,10 +276,13 @@ class Reconciler:
                 )
                 if kind.quiet and not _says(answer, action.target):
                     self.enqueue(item)
+            case Post() if self._progress.is_posted(item, action):
+                return False
             case Post():
                 await self._writers[action.side].post(
                     kind.resource, action.key, action.subresource, action.body
                 )
+                self._progress.posted(item, action)
             case Delete() if (seconds := self._too_early(action)) > 0:
                 self._queue.add_after(item, seconds, level=Level.LOW)
                 return False

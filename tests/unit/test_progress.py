@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from syncer.engine.patch import make_patch
-from syncer.engine.plan import Action, Update
-from syncer.engine.progress import REMEMBERED, Progress, StuckError
+from syncer.engine.plan import Action, Post, Update
+from syncer.engine.progress import POSTED_SECONDS, REMEMBERED, Progress, StuckError
 from syncer.engine.view import Item
 from syncer.types import Key, Object, Side
 
@@ -117,3 +117,37 @@ def test_items_that_settled_are_forgotten(world: World) -> None:
     for number in range(REMEMBERED + 10):
         world.write(update(1), item=Item("things", Key("default", str(number))))
     assert len(world.progress._repeats) == REMEMBERED
+
+
+def post(uid: str = "v1", node: str = "n1") -> Post:
+    return Post(Side.VIRTUAL, ITEM.key, "binding", {"metadata": {"uid": uid}, "target": node})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "later", "known"),
+    [
+        pytest.param(post(), 0.0, True, id="the same"),
+        pytest.param(post("v2"), 0.0, False, id="of an object made again"),
+        pytest.param(post(node="n2"), 0.0, False, id="something else"),
+        pytest.param(post(), POSTED_SECONDS, False, id="the same, after the news should be here"),
+    ],
+)
+def test_what_was_posted_is_not_posted_again(
+    world: World, wanted: Post, later: float, known: bool
+) -> None:
+    """Until its news comes, the object looks as if nothing had been posted."""
+    assert not world.progress.is_posted(ITEM, post())
+    world.progress.posted(ITEM, post())
+    world.progress.check(ITEM, [wanted])
+    world.clock.now += later
+    assert world.progress.is_posted(ITEM, wanted) == known
+
+
+def test_posts_are_forgotten(world: World) -> None:
+    """What was posted is remembered until a pass doesn't want it, and of so many items at most."""
+    world.progress.posted(ITEM, post())
+    world.progress.check(ITEM, [])
+    assert not world.progress.is_posted(ITEM, post())
+    for number in range(REMEMBERED + 1):
+        world.progress.posted(Item("things", Key("default", str(number))), post())
+    assert len(world.progress._posts) == REMEMBERED
