@@ -243,14 +243,13 @@ class ServingTls:
         finally:
             # What was read is what later changes are measured by, even when it was no use.
             self._server_files = files
+        end = datetime.fromtimestamp(issued.not_after, UTC).isoformat()
         log.info(
             "serving certificate issued",
             names=len(issued.names),
-            days=round((issued.not_after - self._clock()) / 86400, 1),
+            end=end,
+            ends_with_its_ca=issued.limited,
         )
-        if issued.limited:
-            end = datetime.fromtimestamp(issued.not_after, UTC).isoformat()
-            log.warning("the server CA ends within a year, and all its certificates", end=end)
         return issued
 
     def _install(self, issued: Issued, trust: Trust) -> None:

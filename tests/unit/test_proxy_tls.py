@@ -9,7 +9,7 @@ import ssl
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +36,17 @@ UID = x509.ObjectIdentifier(UID_OID)
 DAY = 86400.0
 NAMES = frozenset({"localhost", "127.0.0.1"})
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
-ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+CA_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,13 @@ class Pair:
             .not_valid_before(dt.datetime.fromtimestamp(now + begin, dt.UTC))
             .not_valid_after(dt.datetime.fromtimestamp(now + end, dt.UTC))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         )
+        if by:
+            above = x509.AuthorityKeyIdentifier.from_issuer_public_key(by.key.public_key())
+            builder = builder.add_extension(above, critical=False)
+        if ca:
+            builder = builder.add_extension(CA_USAGE, critical=True)
         if usage:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         return cls(builder.sign(by.key if by else key, hashes.SHA256()), key)
@@ -184,6 +200,8 @@ def handshake(
                 continue
             open_ends.discard(end)
     assert not open_ends
+    with suppress(ssl.SSLWantReadError):
+        ends[1].read(1)  # nothing was sent, unless it is a session ticket
     return ends
 
 
@@ -352,6 +370,18 @@ async def test_an_intermediate_ca_may_be_all_that_is_trusted(
     peer = tls.peer(end)
     assert peer is not None
     assert (peer.kind, peer.anchor) == (PeerKind.CLIENT, middle.der_digest)
+
+
+async def test_a_ca_may_be_renewed_under_its_name(files: TlsFiles, tmp_path: Path) -> None:
+    """Users of the old and of the new CA of one name are both known while both are in the file."""
+    renewed = Pair.authority("client-ca")
+    put(files.clients, CLIENTS.pem + renewed.pem)
+    tls = await started(files)
+    for authority in (CLIENTS, renewed):
+        end, _ = handshake(tls.context, client(authority.user((CN, "a")), tmp_path))
+        peer = tls.peer(end)
+        assert peer is not None
+        assert (peer.kind, peer.anchor) == (PeerKind.CLIENT, authority.der_digest)
 
 
 # -- versions and sessions -----------------------------------------------------------------------
