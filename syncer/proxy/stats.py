@@ -29,6 +29,7 @@ from syncer.proxy.node_metrics import (
 from syncer.types import Object
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[-+][0-9:]{4,5})")
+_INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}")
 _FIGURE_NAMES: Final = """
     time startTime usageNanoCores usageCoreNanoSeconds psi full some total avg10 avg60 avg300
     availableBytes usageBytes workingSetBytes rssBytes pageFaults majorPageFaults
@@ -83,7 +84,7 @@ def summary(body: bytes, lookup: Lookup) -> bytes:
         answer = _summary_decoder.decode(body)
         pods = [pod for raw in answer.pods if (pod := _pod(raw, lookup)) is not None]
         return orjson.dumps({"node": _node(answer.node), "pods": pods})
-    except (msgspec.DecodeError, orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
+    except (msgspec.DecodeError, orjson.JSONEncodeError, RecursionError):
         raise HostAnswerError("the kubelet's answer is no stats summary") from None
 
 
@@ -128,7 +129,7 @@ def _pod(raw: msgspec.Raw, lookup: Lookup) -> Object | None:
     view = lookup.pod(reference.namespace, reference.name)
     if view is None or reference.uid != view.host_uid:
         return None
-    pod: Object = orjson.loads(raw)
+    pod: Object = msgspec.json.decode(raw)
     kept: Object = {"podRef": {"name": view.name, "namespace": view.namespace, "uid": view.uid}}
     kept["containers"] = [
         {"name": container["name"], **_members(container, _CONTAINER)}
@@ -145,21 +146,23 @@ def _pod(raw: msgspec.Raw, lookup: Lookup) -> Object | None:
 
 def _network(network: Object, *, hardware: bool) -> Object:
     """Give the figures of a network, of all of its interfaces or the machine's own only."""
-    interfaces = [
-        {"name": interface["name"], **_figures(interface)}
-        for interface in _objects(network.get("interfaces"))
-        if isinstance(name := interface.get("name"), str)
-        and (not hardware or is_hardware_interface(name))
-    ]
-    kept = _figures(network)
-    name = network.get("name")
-    if isinstance(name, str) and (not hardware or is_hardware_interface(name)):
-        kept["name"] = name
-    else:
-        kept = {key: value for key, value in kept.items() if key == "time"}
-    if interfaces:
+    kept = _interface(network, hardware=hardware)
+    if kept is None:
+        kept = {name: time for name, time in _figures(network).items() if name == "time"}
+    listed = [_interface(one, hardware=hardware) for one in _objects(network.get("interfaces"))]
+    if interfaces := [interface for interface in listed if interface is not None]:
         kept["interfaces"] = interfaces
     return kept
+
+
+def _interface(interface: Object, *, hardware: bool) -> Object | None:
+    """Give an interface with its figures; ``None`` when it may not be named."""
+    name = interface.get("name")
+    if not isinstance(name, str) or not _INTERFACE.fullmatch(name):
+        return None
+    if hardware and not is_hardware_interface(name):
+        return None
+    return {"name": name, **_figures(interface)}
 
 
 def _volumes(pod: Object, view: PodView, lookup: Lookup) -> list[Object]:
