@@ -237,6 +237,7 @@ class Original:
             labels = {f"{_P}fake-node": "true", "kubernetes.io/hostname": f"fake-{node}"}
             await self.virtual.create(named("Node", node, labels=labels))
             await self.virtual.patch("nodes", node, "", {"spec": {"taints": None}})
+            await self._kubelet(node)
         target = {"apiVersion": "v1", "kind": "Node", "name": node}
         binding = named("Binding", name, _APP, target=target)
         path = f"/api/v1/namespaces/{_APP}/pods/{name}"
@@ -244,6 +245,22 @@ class Original:
         status = {key: copy["status"][key] for key in _STATUS if key in copy["status"]}
         status = {"status": status}
         await self.virtual.patch("pods", name, _APP, status, subresource="status")
+
+    async def _kubelet(self, node: str) -> None:
+        """Give a node the address of a Service of its own, where the original is its kubelet."""
+        labels = {f"{_P}belongs-to": self.tenant, f"{_P}node": node}
+        spec: Object = {"ports": [{"name": "kubelet", "port": 10250, "targetPort": 8443}]}
+        made = named("Service", f"{self.tenant}-node-{node}", self.home, labels=labels, spec=spec)
+        made["metadata"]["ownerReferences"] = [self._owner(controller=False)]
+        address = (await self.host.create(made))["spec"]["clusterIP"]
+        status = {
+            "addresses": [
+                {"type": "Hostname", "address": f"{node}.nodes.vcluster.com"},
+                {"type": "InternalIP", "address": address},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+        }
+        await self.virtual.patch("nodes", node, "", {"status": status}, subresource="status")
 
 
 def _kubernetes_env(address: str) -> list[Object]:
@@ -489,7 +506,8 @@ async def test_nothing_is_made_again_in_the_virtual_cluster(taken: Taken) -> Non
 async def test_what_is_written_is_little(taken: Taken) -> None:
     """An object is written at most once, and only for a mark or a token the original had not."""
     written = Counter((each.verb, each.path.rpartition("/")[2]) for each in taken.host_writes)
-    assert written == Counter(
+    nodes = [name for _, name in written if name.startswith(f"{taken.pair.names.tenant}-node-")]
+    assert written == Counter({("PATCH", name): 1 for name in nodes}) | Counter(  # another port
         {
             ("POST", "configmaps"): 1,  # the record of the virtual cluster's identity
             ("PATCH", taken.name("old")): 2,  # the config map and the service of v0.7

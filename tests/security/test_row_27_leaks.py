@@ -78,7 +78,7 @@ async def _complain(pair: Pair, name: str, namespace: str) -> None:
 
 
 async def test_a_dump_of_the_tenant_names_nothing_of_the_host(pair: Pair, namespace: str) -> None:
-    """Pods, services, claims, their events and refusals: no host namespace, host name or UID."""
+    """Pods, services, claims, events and refusals: no host namespace, name, UID or node's IP."""
     home, tenant = pair.names.host_namespace, pair.names.tenant
     forced = {f"{PREFIX}force-sync": "true"}
     claim = {
@@ -114,6 +114,14 @@ async def test_a_dump_of_the_tenant_names_nothing_of_the_host(pair: Pair, namesp
         for each in await _everything(pair.host)
         if each["metadata"].get("uid")
     }
+    nodes = await pair.host.list("nodes")
+    addresses = {
+        f'"{each["address"]}"'
+        for node in nodes
+        for each in node["status"]["addresses"]
+        if each["type"] != "Hostname"
+    }
+    assert addresses
     shown = [_real(each) for each in await _everything(pair.virtual)]
     marker = {f"{PREFIX}managed-by": tenant}  # on events of ours
     for each in shown:
@@ -121,6 +129,7 @@ async def test_a_dump_of_the_tenant_names_nothing_of_the_host(pair: Pair, namesp
         where = f"{each['metadata'].get('namespace')}/{each['metadata']['name']}: {text}"
         assert home not in text, where
         assert f"-x-{tenant}" not in text, where
+        assert not [address for address in addresses if address in text], where
         assert not uids & set(re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)), (
             where
         )
