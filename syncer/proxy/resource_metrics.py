@@ -450,9 +450,11 @@ def node(body: bytes, labels: NodeLabels) -> bytes | None:
 def _pod(item: Object, key: Key, labels: Mapping[str, str], containers: frozenset[str]) -> Object:
     listed = item.get("containers")
     measured = [
-        {"name": container["name"], "usage": _usage(container)}
+        {"name": name, "usage": _usage(container)}
         for container in (listed if isinstance(listed, list) else ())
-        if isinstance(container, dict) and container.get("name") in containers
+        if isinstance(container, dict)
+        and isinstance(name := container.get("name"), str)
+        and name in containers
     ]
     return {**_common(item, key, labels), "containers": measured}
 

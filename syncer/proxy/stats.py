@@ -83,9 +83,13 @@ def summary(body: bytes, lookup: Lookup) -> bytes:
     try:
         answer = _summary_decoder.decode(body)
         pods = [pod for raw in answer.pods if (pod := _pod(raw, lookup)) is not None]
-        return orjson.dumps({"node": _node(answer.node), "pods": pods})
-    except (msgspec.DecodeError, orjson.JSONEncodeError, RecursionError):
+        translated = {"node": _node(answer.node), "pods": pods}
+    except (msgspec.DecodeError, RecursionError):
         raise HostAnswerError("the kubelet's answer is no stats summary") from None
+    try:
+        return orjson.dumps(translated)
+    except orjson.JSONEncodeError:
+        raise HostAnswerError("the kubelet's stats summary has numbers over 64 bits") from None
 
 
 def _figures(source: Object) -> Object:
@@ -112,8 +116,8 @@ def _node(node: Object) -> Object:
     kept: Object = {"nodeName": str(node.get("nodeName", ""))}
     systems = [
         {"name": system["name"], **_members(system, _CONTAINER)}
-        for system in _objects(node.get("systemContainers"))
-        if system.get("name") in _SYSTEM_CONTAINERS
+        for system in _named(node.get("systemContainers"))
+        if system["name"] in _SYSTEM_CONTAINERS
     ]
     if systems:
         kept["systemContainers"] = systems
@@ -133,8 +137,8 @@ def _pod(raw: msgspec.Raw, lookup: Lookup) -> Object | None:
     kept: Object = {"podRef": {"name": view.name, "namespace": view.namespace, "uid": view.uid}}
     kept["containers"] = [
         {"name": container["name"], **_members(container, _CONTAINER)}
-        for container in _objects(pod.get("containers"))
-        if container.get("name") in view.containers
+        for container in _named(pod.get("containers"))
+        if container["name"] in view.containers
     ]
     kept |= _members(pod, _POD)
     if isinstance(network := pod.get("network"), dict):
@@ -149,7 +153,7 @@ def _network(network: Object, *, hardware: bool) -> Object:
     kept = _interface(network, hardware=hardware)
     if kept is None:
         kept = {name: time for name, time in _figures(network).items() if name == "time"}
-    listed = [_interface(one, hardware=hardware) for one in _objects(network.get("interfaces"))]
+    listed = [_interface(one, hardware=hardware) for one in _named(network.get("interfaces"))]
     if interfaces := [interface for interface in listed if interface is not None]:
         kept["interfaces"] = interfaces
     return kept
@@ -168,8 +172,8 @@ def _interface(interface: Object, *, hardware: bool) -> Object | None:
 def _volumes(pod: Object, view: PodView, lookup: Lookup) -> list[Object]:
     """Give the virtual pod's volumes, their claims in virtual names."""
     kept = []
-    for volume in _objects(pod.get("volume")):
-        if volume.get("name") not in view.volumes:
+    for volume in _named(pod.get("volume")):
+        if volume["name"] not in view.volumes:
             continue
         translated = {**_figures(volume), "name": volume["name"]}
         translated.pop("pvcRef", None)
@@ -181,6 +185,8 @@ def _volumes(pod: Object, view: PodView, lookup: Lookup) -> list[Object]:
     return kept
 
 
-def _objects(value: Any) -> list[Object]:
-    """Give the objects of a list; none when it is no list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _named(value: Any) -> list[Object]:
+    """Give the objects of a list that have a name; none when it is no list."""
+    if not isinstance(value, list):
+        return []
+    return [one for one in value if isinstance(one, dict) and isinstance(one.get("name"), str)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncer.naming import Names
@@ -222,6 +222,7 @@ def test_other_answers_are_refused(body: bytes) -> None:
         ),
     )
 )  # fmt: skip
+@example({"containers": [{"name": []}]})
 def test_no_word_of_the_host_comes_through_anywhere(changes: Object) -> None:
     """Whatever a member holds, only measures, times and the tenant's own names are passed on."""
     text = str(pods_of([host_pod(NAMES.host_name("web", "default"), **changes)]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncer.proxy import stats
@@ -212,6 +212,7 @@ MEMBERS = [
     st.dictionaries(st.sampled_from(MEMBERS), anything, max_size=4),
     st.dictionaries(st.sampled_from(MEMBERS), anything, max_size=4),
 )
+@example({"systemContainers": [{"name": []}]}, {"volume": [{"name": []}], "containers": [5]})
 def test_no_word_of_the_host_comes_through_anywhere(node: Object, changes: Object) -> None:
     """Whatever a member holds, only figures, times and the tenant's own names are passed on."""
     body = json.dumps({"node": node, "pods": [pod(**changes)]}).encode()
