@@ -24,6 +24,7 @@ _POLL = 0.05  # seconds between readiness probes
 _EXIT_POLL = 0.01  # seconds
 _TAIL = 3000  # bytes of log shown when a component fails
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_POD_COMMANDS = Path(__file__).parent / "kwok" / "bin"  # found first, also by fake pods
 
 
 class ComponentError(Exception):
@@ -112,7 +113,7 @@ class Component:
             self._process = subprocess.Popen(
                 command,
                 cwd=self._directory,
-                env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._directory)},
+                env={"PATH": _path(), "HOME": str(self._directory)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -229,6 +230,10 @@ class Component:
         except OSError:
             return ""
         return f"; its log ends:\n{text}" if text else ""
+
+
+def _path() -> str:
+    return os.pathsep.join((str(_POD_COMMANDS), os.environ.get("PATH", os.defpath)))
 
 
 def _accepts(directory: Path, name: str) -> bool:
