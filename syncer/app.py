@@ -13,7 +13,7 @@ import asyncio
 import gc
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ import orjson
 import structlog
 
 import mappers
+from mappers import node_services
+from mappers.kept_nodes import KEEPING_INDEX
 from syncer import ownership
 from syncer.engine import view as views
 from syncer.engine.flow import Limiter
@@ -38,10 +40,12 @@ from syncer.kube.errors import ApiError, ConfigError, TransportError
 from syncer.kube.informer import SILENCE, WATCH_SECONDS, Informer
 from syncer.kube.recorder import EventRecorder
 from syncer.kube.store import Change
+from syncer.kubeconfig.writer import KubeconfigWriter, server_of
 from syncer.naming import Names
 from syncer.ops.health import Health
 from syncer.ops.metrics import Metrics
-from syncer.proxy.assembly import Proxy
+from syncer.proxy.assembly import Parts, Proxy
+from syncer.proxy.kubelet_paths import NodeAddresses
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
 from syncer.types import Direction, Indexer, Key, Kind, Object, Resource, Side
@@ -134,14 +138,13 @@ class App:
         self._ready: set[str] = set()
         self._workers: list[asyncio.Task[None]] = []
         self._reconciler = self._make_reconciler()
-        self._proxy = Proxy(
+        self._proxy = self._make_proxy({Side.VIRTUAL: virtual, Side.HOST: host})
+        self._kubeconfig = KubeconfigWriter(
+            self._clients[Side.HOST],
+            self._gate,
             settings,
-            self._names,
-            {Side.VIRTUAL: virtual, Side.HOST: host},
-            self._clients[Side.VIRTUAL],
-            self._view.stores,
-            lambda side, name: self._informers[side, name].synced,
-            observer=self._metrics.proxied,
+            server=lambda: server_of(settings, self._proxy.port),
+            owner=lambda: self._view.owner if self._owned else None,
         )
         self._health = Health()
         self._observe()
@@ -171,6 +174,7 @@ class App:
                 label_selector=made.selector(self._names) if made else selector if ours else "",
                 keep=partial(_keeps, keep, self._names) if keep else None,
                 silence=WATCH_SECONDS[1] if name in silent else SILENCE,
+                listener=self._addresses_changed if made else None,
             )
         for name, resource, own, listener in (
             (OWN_SERVICE, SERVICES, self._settings.service_name, self._owner_changed),
@@ -268,6 +272,33 @@ class App:
             attendants=attendants,
         )
 
+    def _make_proxy(self, configs: Mapping[Side, ConnectionConfig]) -> Proxy:
+        addresses = NodeAddresses(
+            self._view.store(Side.HOST, node_services.RESOURCE.full_name),
+            node_services.ADDRESS_INDEX,
+            node_services.node_of,
+            self._nodes,
+        )
+        return Proxy(
+            Parts(
+                settings=self._settings,
+                names=self._names,
+                configs=configs,
+                clients=self._clients,
+                stores=self._view.stores,
+                synced=lambda side, name: self._informers[side, name].synced,
+                nodes=self._nodes,
+                addresses=addresses,
+            ),
+            observer=self._metrics.proxied,
+        )
+
+    def _nodes(self) -> Collection[str]:
+        """Give the names of the host's nodes that the tenant's pods are on."""
+        if "pods" not in self._kinds:
+            return ()
+        return self._view.store(Side.HOST, "pods").index_values(KEEPING_INDEX)
+
     def _observe(self) -> None:
         """Let metrics and health read the parts; both look only when asked."""
         self._metrics.watch_queue(self._queue)
@@ -295,8 +326,14 @@ class App:
                 for item in self._view.everything(kind):
                     self._reconciler.enqueue(item, Level.LOW)
 
+    def _addresses_changed(self, _change: Change) -> None:
+        """A Service that leads to the endpoint changed: its certificate may have to."""
+        store = self._view.store(Side.HOST, OWN_SERVICE)
+        self._proxy.set_services([own for key in store.keys() if (own := store.get(key))])  # noqa: SIM118 - no mapping
+
     def _owner_changed(self, change: Change) -> None:
         """The owner Service is there, gone, or another one: see design rule 9."""
+        self._addresses_changed(change)
         if not self._owned:
             return
         key = Key(self._settings.current_namespace, self._settings.service_name)
@@ -316,6 +353,7 @@ class App:
             "uid": change.new.uid,
         }
         self._gate.open("owner")
+        self._kubeconfig.wake()
         if before is not None and before != self._view.owner:
             log.warning("owner made again", service=str(key))
             self._enqueue_all()
@@ -399,6 +437,7 @@ class App:
             tasks.create_task(self._keep_judging())
             tasks.create_task(self._guard.run())
             tasks.create_task(self._look_for_owner())
+            tasks.create_task(self._kubeconfig.run())
             gc.collect()
             gc.freeze()  # what is here now stays; full collections need not look at it again
             gc.set_threshold(*GC_THRESHOLD)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig
 from syncer.kube.store import Lister
 from syncer.naming import Names
+from syncer.proxy import kubelet_paths
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.endpoint import Endpoint, Handler, Observer
 from syncer.proxy.host import ToHost
+from syncer.proxy.kubelet_paths import NodeAddresses
+from syncer.proxy.lookup import StoreLookup
+from syncer.proxy.metrics_api import MetricsApi
 from syncer.proxy.names import certificate_names
+from syncer.proxy.nodes import Kubelets, NodePages
 from syncer.proxy.routes import Route
 from syncer.proxy.targets import Targets
 from syncer.proxy.tls import ServingTls, TlsFiles
@@ -24,50 +30,74 @@ from syncer.settings import Settings
 from syncer.types import Object, Side
 
 
-class Proxy:
-    """The endpoint with all that it needs."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the endpoint is built on.
 
-    def __init__(
-        self,
-        settings: Settings,
-        names: Names,
-        configs: Mapping[Side, ConnectionConfig],
-        client: Client,
-        stores: Mapping[tuple[Side, str], Lister],
-        synced: Callable[[Side, str], bool],
-        *,
-        observer: Observer | None = None,
-    ) -> None:
+    Attributes:
+        settings: of the syncer.
+        names: the tenant's names.
+        configs: connections to both API servers.
+        clients: the same for single requests, as the syncer.
+        stores: of both sides, by resource.
+        synced: says whether a store is complete.
+        nodes: gives the names of the host's nodes that the tenant has.
+        addresses: gives the node that has an address.
+    """
+
+    settings: Settings
+    names: Names
+    configs: Mapping[Side, ConnectionConfig]
+    clients: Mapping[Side, Client]
+    stores: Mapping[tuple[Side, str], Lister]
+    synced: Callable[[Side, str], bool]
+    nodes: Callable[[], Iterable[str]]
+    addresses: NodeAddresses
+
+
+class Proxy:
+    """The endpoint with all that it needs.
+
+    Attributes:
+        endpoint: what answers.
+        port: that it listens on; 0 until it does.
+    """
+
+    def __init__(self, parts: Parts, *, observer: Observer | None = None) -> None:
         """Build it; nothing listens yet.
 
         Args:
-            settings: of the syncer.
-            names: the tenant's names.
-            configs: connections to both API servers.
-            client: of an administrator of the virtual cluster.
-            stores: of both sides, by resource.
-            synced: says whether a store is complete.
+            parts: what it is built on.
             observer: told of each request.
         """
-        self._settings = settings
-        virtual = Upstream(configs[Side.VIRTUAL], name="the virtual cluster's API server")
-        host = Upstream(configs[Side.HOST], name="the host cluster's API server")
-        self._upstreams = (virtual, host)
-        authorizer = Authorizer(client, virtual)
-        targets = Targets(names, stores, synced)
-        self._tls = ServingTls(TlsFiles.of(settings))
+        self._parts = parts
+        self._tls = ServingTls(TlsFiles.of(parts.settings))
+        self._virtual = Upstream(
+            parts.configs[Side.VIRTUAL], name="the virtual cluster's API server"
+        )
+        self._host = Upstream(parts.configs[Side.HOST], name="the host cluster's API server")
+        self._pages = NodePages(
+            parts.clients[Side.HOST],
+            self._host,
+            parts.configs[Side.HOST],
+            insecure=parts.settings.host_kubelet_insecure_tls,
+        )
+        self.port = 0
         self.endpoint = Endpoint(
-            settings, _handlers(virtual, host, authorizer, targets), self._tls, observer=observer
+            parts.settings,
+            self._handlers(),
+            self._tls,
+            node_of=lambda host: kubelet_paths.node_of(host, parts.addresses),
+            observer=observer,
         )
 
-    def set_services(self, services: list[Object], nodes: list[Object]) -> None:
+    def set_services(self, services: Iterable[Object]) -> None:
         """Tell which host Services lead here, for the certificate's sake.
 
         Args:
             services: the syncer's own.
-            nodes: those that stand for nodes' kubelets.
         """
-        self._tls.set_names(self._names(services, nodes))
+        self._tls.set_names(self._names(services))
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[None]:
@@ -76,38 +106,48 @@ class Proxy:
         Raises:
             ConfigError: a CA's file is no use, or the address can't be listened on.
         """
-        await self._tls.start(self._names([], []))
+        await self._tls.start(self._names(()))
         async with AsyncExitStack() as stack:
-            for upstream in self._upstreams:
-                stack.push_async_callback(upstream.close)
+            for part in (self._virtual, self._host, self._pages):
+                stack.push_async_callback(part.close)
             fresh = asyncio.create_task(self._tls.run())
             stack.push_async_callback(_ended, fresh)
-            await stack.enter_async_context(self.endpoint.serve())
+            bound = await stack.enter_async_context(self.endpoint.serve())
+            self.port = bound.port
             yield
 
-    def _names(self, services: list[Object], nodes: list[Object]) -> frozenset[str]:
+    def _names(self, services: Iterable[Object]) -> frozenset[str]:
         return certificate_names(
-            self._settings,
+            self._parts.settings,
             pod_ip=os.environ.get("POD_IP", ""),
             services=services,
-            node_services=nodes,
+            node_addresses=self._parts.addresses.ips(),
         )
 
+    def _handlers(self) -> dict[Route, Handler]:
+        parts = self._parts
+        authorizer = Authorizer(parts.clients[Side.VIRTUAL], self._virtual)
+        lookup = StoreLookup(parts.names, parts.stores, parts.nodes)
+        virtual = ToVirtual(self._virtual, authorizer)
+        host = ToHost(self._host, authorizer, Targets(parts.names, parts.stores, parts.synced))
+        kubelets = Kubelets(authorizer, host, self._pages, lookup, parts.stores, self._knows_pods)
+        return {
+            Route.HEALTH: virtual.health,
+            Route.PASS: virtual,
+            Route.SERVICE_CREATE: virtual,
+            Route.POD_LOG: host.log,
+            Route.POD_STREAM: host.stream,
+            Route.POD_PROXY: host.pod_proxy,
+            Route.SERVICE_PROXY: host.service_proxy,
+            Route.NODE_PROXY: kubelets.node_proxy,
+            Route.KUBELET: kubelets.kubelet,
+            Route.METRICS: MetricsApi(authorizer, parts.clients[Side.HOST], parts.names, lookup),
+        }
 
-def _handlers(
-    virtual: Upstream, host: Upstream, authorizer: Authorizer, targets: Targets
-) -> dict[Route, Handler]:
-    passed = ToVirtual(virtual, authorizer)
-    redirected = ToHost(host, authorizer, targets)
-    return {
-        Route.HEALTH: passed.health,
-        Route.PASS: passed,
-        Route.SERVICE_CREATE: passed,
-        Route.POD_LOG: redirected.log,
-        Route.POD_STREAM: redirected.stream,
-        Route.POD_PROXY: redirected.pod_proxy,
-        Route.SERVICE_PROXY: redirected.service_proxy,
-    }
+    def _knows_pods(self) -> bool:
+        return all((side, "pods") in self._parts.stores for side in Side) and all(
+            self._parts.synced(side, "pods") for side in Side
+        )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

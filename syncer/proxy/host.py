@@ -13,7 +13,7 @@ host's object is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -106,22 +106,26 @@ class ToHost:
         if call.request.method not in ("GET", "HEAD"):
             raise _method_not_allowed("GET")
         await self._authorizer.require(await self._authorizer.user(call), call.info)
-        return await self.read_log(call, Key(call.info.namespace, call.info.name))
+        pod = Key(call.info.namespace, call.info.name)
+        return await self.read_log(call, pod, call.info.parameters())
 
-    async def read_log(self, call: Call, pod: Key) -> web.StreamResponse:
+    async def read_log(
+        self, call: Call, pod: Key, parameters: Sequence[Header]
+    ) -> web.StreamResponse:
         """Stream the log of a pod that the caller may read.
 
         Args:
-            call: gives the parameters.
+            call: whom it is for.
             pod: which.
+            parameters: as the API knows them.
 
         Raises:
             RefusalError: it is not there, or the host can't be reached.
             ConnectionError: one of both ends broke off.
         """
         target = self._targets.pod(*pod)
-        container = container_of(target.virtual, call.info.parameter(_CONTAINER))
-        query = _known(call.info.parameters(), _LOG_PARAMETERS)
+        container = container_of(target.virtual, _first(parameters, _CONTAINER))
+        query = _known(parameters, _LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
         headers = _only(headers_of(call.request), _LOG_HEADERS)
         info = call.info
@@ -149,7 +153,7 @@ class ToHost:
         return await self.open_stream(call, pod, call.info.subresource, call.info.parameters())
 
     async def open_stream(
-        self, call: Call, pod: Key, subresource: str, parameters: Iterable[Header]
+        self, call: Call, pod: Key, subresource: str, parameters: Sequence[Header]
     ) -> web.StreamResponse:
         """Open a stream to a pod that the caller may open.
 
@@ -163,11 +167,10 @@ class ToHost:
             RefusalError: it is not there, no such protocol, or the host can't be reached.
         """
         target = self._targets.pod(*pod)
-        given = list(parameters)
-        query = list(_known(given, _STREAM_PARAMETERS[subresource]))
+        query = list(_known(parameters, _STREAM_PARAMETERS[subresource]))
         if subresource != "portforward":
-            asked = next((value for name, value in given if name == _CONTAINER), "")
-            query.insert(0, (_CONTAINER, container_of(target.virtual, asked)))
+            container = container_of(target.virtual, _first(parameters, _CONTAINER))
+            query.insert(0, (_CONTAINER, container))
         headers = headers_of(call.request)
         if not wants_upgrade(headers):
             raise RefusalError(400, "Upgrade request required")
@@ -275,6 +278,10 @@ def split_name(name: str) -> tuple[str, str, str]:
 def _path(target: Target, resource: str, subresource: str) -> str:
     namespace, name = (quote(part, safe="") for part in target.host)
     return f"/api/v1/namespaces/{namespace}/{resource}/{name}/{subresource}"
+
+
+def _first(parameters: Iterable[Header], wanted: str) -> str:
+    return next((value for name, value in parameters if name == wanted), "")
 
 
 def _known(parameters: Iterable[Header], names: frozenset[str]) -> Iterator[Header]:

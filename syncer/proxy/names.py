@@ -37,7 +37,7 @@ def certificate_names(
     *,
     pod_ip: str = "",
     services: Iterable[Object] = (),
-    node_services: Iterable[Object] = (),
+    node_addresses: Iterable[str] = (),
 ) -> frozenset[str]:
     """Give the names and addresses by which clients reach the endpoint.
 
@@ -47,18 +47,17 @@ def certificate_names(
         settings: of the syncer.
         pod_ip: address of the syncer's pod; ``""`` if unknown.
         services: host Services that lead here, from other names or from outside.
-        node_services: host Services that stand for a node's kubelet.
+        node_addresses: IP addresses of the Services that stand for nodes' kubelets.
 
     Returns:
         DNS names in lower case, and IP addresses in their shortest form: at most
-        :data:`MAX_NAMES`, those of node Services being the first that are left out.
+        :data:`MAX_NAMES`, those of nodes being the first that are left out.
     """
-    nodes = sorted(word for service in node_services for word in _of_service(service))
     words = [
         *_fixed(settings, pod_ip),
         *settings.tls_san,
         *(word for service in services for word in _of_service(service)),
-        *nodes,
+        *sorted(node_addresses),
     ]
     valid = dict.fromkeys(name for word in words if (name := san(word)))
     return frozenset(islice(valid, MAX_NAMES))

@@ -75,7 +75,7 @@ def test_services_and_the_pod_add_their_addresses() -> None:
             service("10.96.0.5", "fd00::5"),
             service("None", ingress=[{"ip": "203.0.113.7"}, {"hostname": "LB.example.com"}]),
         ],
-        node_services=[service("10.96.0.8"), {"spec": {}}, {}],
+        node_addresses=["10.96.0.8"],
     )
     added = {"10.0.0.9", "10.96.0.5", "fd00::5", "203.0.113.7", "lb.example.com", "10.96.0.8"}
     assert found == FIXED | added
@@ -92,12 +92,12 @@ def test_a_load_balancer_that_has_no_usable_name_is_left_out(hostname: str) -> N
 
 def test_nodes_are_the_first_to_be_left_out_of_too_many() -> None:
     """There is an end to a certificate's size, and everything but nodes is in it."""
-    nodes = [service(f"10.1.{number // 256}.{number % 256}") for number in range(2000)]
-    found = certificate_names(settings(), services=[service("10.96.0.5")], node_services=nodes)
+    nodes = [f"10.1.{number // 256}.{number % 256}" for number in range(2000)]
+    found = certificate_names(settings(), services=[service("10.96.0.5")], node_addresses=nodes)
     assert len(found) == MAX_NAMES
     assert found >= FIXED | {"10.96.0.5"}
     assert found == certificate_names(
-        settings(), services=[service("10.96.0.5")], node_services=nodes[::-1]
+        settings(), services=[service("10.96.0.5")], node_addresses=nodes[::-1]
     )
 
 

@@ -1,0 +1,77 @@
+"""metrics.k8s.io: registered where the flag says so, and only our registration is touched."""
+
+from base64 import b64decode
+from typing import Any
+
+import pytest
+
+from mappers.metrics_api import KIND, NAME, OURS, ROOT_CA
+from syncer.types import Key
+
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+THEIRS = {
+    "metadata": {"name": NAME.name, "uid": "u", "resourceVersion": "1"},
+    "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "insecureSkipTLSVerify": True},
+}
+OUR_OLD = {
+    "metadata": {**THEIRS["metadata"], "labels": {OURS: "true", "team": "a"}},
+    "spec": {**THEIRS["spec"], "caBundle": "b2xk"},
+}
+
+
+def published(world: Any) -> None:
+    world.know(ROOT_CA, {"metadata": {"name": ROOT_CA.key.name}, "data": {"ca.crt": PEM}})
+
+
+@pytest.mark.parametrize("virtual", [None, THEIRS], ids=["none", "the tenant's own"])
+def test_without_the_flag_nothing_is_registered(world: Any, virtual: Any) -> None:
+    """Neither is one made, nor is the tenant's removed."""
+    published(world)
+    assert world.derived(KIND, NAME, virtual) == []
+
+
+def test_without_the_flag_ours_goes(world: Any) -> None:
+    """A registration left from before would send the tenant to an endpoint that serves nothing."""
+    published(world)
+    (action,) = world.derived(KIND, NAME, OUR_OLD)
+    assert type(action).__name__ == "Delete"
+
+
+def test_the_tenants_own_registration_stays(world: Any) -> None:
+    """A metrics server of the tenant's own wins."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    assert world.derived(KIND, NAME, THEIRS) == []
+
+
+def test_other_registrations_are_no_business_of_ours(world: Any) -> None:
+    """Only one name is this kind's."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    assert world.derived(KIND, Key("", "v1.example.com"), None) == []
+
+
+def test_it_leads_to_the_endpoint_and_is_checked(world: Any) -> None:
+    """The Service is our own, its certificate is checked against the published CA."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    (action,) = world.derived(KIND, NAME, None)
+    spec = action.wanted["spec"]
+    assert spec["service"] == {"namespace": "default", "name": "kubernetes", "port": 443}
+    assert b64decode(spec["caBundle"]).decode() == PEM
+    assert "insecureSkipTLSVerify" not in spec
+
+
+def test_ours_follows_the_ca(world: Any) -> None:
+    """A CA that was replaced is written in one change; labels of others stay."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    (action,) = world.derived(KIND, NAME, OUR_OLD)
+    assert b64decode(action.target["spec"]["caBundle"]).decode() == PEM
+
+
+def test_without_a_published_ca_it_waits(world: Any) -> None:
+    """Nothing is registered that could not be checked."""
+    world.options["proxy_metrics_server"] = True
+    (action,) = world.derived(KIND, NAME, None)
+    assert type(action).__name__ == "Wait"
