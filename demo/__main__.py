@@ -1,5 +1,8 @@
 """`python -m demo`: boot, start the syncer, apply, show, check, wait (or end, with DEMO_EXIT=1).
 
+All that the tenant does goes through the syncer's own endpoint, by the kubeconfig that
+`syncer kubeconfig` prints.
+
 Exit status: 0 when every fact came true, 1 when not or when something could not be started, 130
 after Ctrl-C before the verdict. Whatever happens, all processes and files are removed.
 """
@@ -21,15 +24,12 @@ from controlplane.syncer import Syncer
 from demo import screen
 from demo.clusters import HOST_NAMESPACE, TENANT, Cluster, read
 from demo.facts import FACTS, Fact
+from demo.tenant import SAYINGS, DemoError, Saying, Tenant
 
 _MANIFESTS = Path(__file__).parent / "manifests"
 _TIMEOUT = 90.0  # seconds for all facts to come true
 _INTERVAL = 0.25  # seconds between looks
 _LOG_LINES = 25
-
-
-class DemoError(Exception):
-    """A step failed; the message says which one and why."""
 
 
 def main() -> int:
@@ -59,13 +59,15 @@ async def _demo(console: Console, *, wait: bool) -> int:
         stack.push_async_callback(syncer.close)
         await syncer.prepare()
         await syncer.start()
-        console.print("[4/5] kubectl apply to the virtual cluster: ", end="")
+        tenant = await Tenant.of(syncer)
+        console.print(f"[4/5] kubectl, through the syncer's endpoint {syncer.endpoint}: ", end="")
         names = ("cluster-dns", "application", "pod")
-        console.print(", ".join(f"{name}.yaml" for name in names))
+        console.print("apply " + ", ".join(f"{name}.yaml" for name in names))
         for name in names:
-            await _apply(virtual, _MANIFESTS / f"{name}.yaml")
+            await tenant.kubectl("apply", f"--filename={_MANIFESTS / f'{name}.yaml'}")
         console.print("[5/5] what the tenant sees, and what the host has")
-        facts = await _watch(console, virtual, host)
+        facts = await _watch(console, tenant, host)
+        facts += [(saying, await tenant.hears(saying)) for saying in SAYINGS]
         console.print(screen.verdict(facts))
         if not all(true for _, true in facts):
             console.print(
@@ -73,37 +75,25 @@ async def _demo(console: Console, *, wait: bool) -> int:
             )
             return 1
         if wait:
-            await _wait(console, virtual, host)
+            await _wait(console, tenant, host)
         return 0
 
 
-async def _apply(plane: ControlPlane, manifest: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        plane.tools.kubectl,
-        f"--kubeconfig={plane.kubeconfig}",
-        "apply",
-        f"--filename={manifest}",
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise DemoError(f"kubectl apply {manifest.name}: {output.decode(errors='replace').strip()}")
-
-
 async def _watch(
-    console: Console, virtual: ControlPlane, host: ControlPlane
-) -> list[tuple[Fact, bool]]:
+    console: Console, tenant: Tenant, host: ControlPlane
+) -> list[tuple[Fact | Saying, bool]]:
     """Show both clusters until every fact holds, or time is up; return what holds in the end."""
     deadline = time.monotonic() + _TIMEOUT
     told = -1
-    async with virtual.api() as tenant_side, host.api() as host_side:
+    async with tenant.api() as tenant_side, host.api() as host_side:
         # Where there is no terminal, Live prints the last table only.
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 seen, had = await _look(tenant_side, host_side)
                 live.update(screen.side_by_side(seen, had), refresh=True)
-                facts = [(fact, fact.holds(seen, had)) for fact in FACTS]
+                facts: list[tuple[Fact | Saying, bool]] = [
+                    (fact, fact.holds(seen, had)) for fact in FACTS
+                ]
                 count = sum(true for _, true in facts)
                 if count != told:
                     told = count
@@ -122,10 +112,10 @@ async def _look(
         raise DemoError(f"a control plane does not answer: {error}") from error
 
 
-async def _wait(console: Console, virtual: ControlPlane, host: ControlPlane) -> None:
+async def _wait(console: Console, tenant: Tenant, host: ControlPlane) -> None:
     """Wait for Ctrl-C (or SIGTERM), which then is the ordered end."""
-    kubectl = virtual.tools.kubectl
-    console.print(screen.invitation(virtual.kubeconfig, host.kubeconfig, kubectl), soft_wrap=True)
+    kubectl = host.tools.kubectl
+    console.print(screen.invitation(tenant.kubeconfig, host.kubeconfig, kubectl), soft_wrap=True)
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -19,6 +19,7 @@ from demo.clusters import (
     state,
 )
 from demo.facts import Fact
+from demo.tenant import Saying
 
 _SHOWN = ("deployments", "pods", "services", "configmaps", "secrets")
 _NOT_OURS = frozenset({"kube-root-ca.crt"})  # every namespace has it
@@ -54,7 +55,7 @@ def side_by_side(virtual: Cluster, host: Cluster) -> Table:
     return table
 
 
-def verdict(facts: Sequence[tuple[Fact, bool]]) -> RenderableType:
+def verdict(facts: Sequence[tuple[Fact | Saying, bool]]) -> RenderableType:
     """Return the list of facts, each with whether it came true, and what they come to."""
     lines = [
         Text(f"  {'✓' if true else '✗'} {fact.text}", style="green" if true else "bold red")
