@@ -219,17 +219,30 @@ async def _body(
         return None
     length = request.content_length
     if length is not None and length > MAX_BODY:
-        raise _too_large()
-    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        raise _too_large(MAX_BODY)
     if length is not None and length <= _SMALL:
-        return b"".join([piece async for piece in _pieces(request)])
+        return await read_body(request, _SMALL)
     if length is not None:
         headers["Content-Length"] = str(length)
     return _pieces(request)
 
 
-async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
+async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+    """Read a request's body whole.
+
+    Args:
+        request: the caller's.
+        limit: bytes that it may have.
+
+    Raises:
+        RefusalError: it is longer, or did not come in time.
+    """
+    return b"".join([piece async for piece in _pieces(request, limit)])
+
+
+async def _pieces(request: web.BaseRequest, limit: int = MAX_BODY) -> AsyncIterator[bytes]:
+    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     size = 0
     while True:
         try:
@@ -240,13 +253,13 @@ async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
         if not piece:
             return
         size += len(piece)
-        if size > MAX_BODY:
-            raise _too_large()
+        if size > limit:
+            raise _too_large(limit)
         yield piece
 
 
-def _too_large() -> RefusalError:
-    return RefusalError(413, f"Request entity too large: limit is {MAX_BODY}")
+def _too_large(limit: int) -> RefusalError:
+    return RefusalError(413, f"Request entity too large: limit is {limit}")
 
 
 # -- answers -------------------------------------------------------------------------------------
