@@ -46,6 +46,7 @@ from syncer.ops.health import Health
 from syncer.ops.metrics import Metrics
 from syncer.proxy.assembly import Parts, Proxy
 from syncer.proxy.kubelet_paths import NodeAddresses
+from syncer.proxy.services import Copying
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
 from syncer.types import Direction, Indexer, Key, Kind, Object, Resource, Side
@@ -289,8 +290,28 @@ class App:
                 synced=lambda side, name: self._informers[side, name].synced,
                 nodes=self._nodes,
                 addresses=addresses,
+                services=self._service_copying(),
             ),
             observer=self._metrics.proxied,
+        )
+
+    def _service_copying(self) -> Copying | None:
+        """Give the endpoint what it needs to have services made on the host first."""
+        kind = self._kinds.get("services")
+        if kind is None:
+            return None
+        copies = self._view.store(Side.HOST, kind.resource.full_name)
+
+        def made(copy: Object) -> None:
+            copies.apply(copy, own=True)
+            self._guard.wrote()
+
+        return Copying(
+            kind,
+            context=lambda virtual: self._view.context(kind, virtual, None),
+            owner=lambda: self._view.owner,
+            may_write=lambda: self._gate.may_write() and kind.name in self._ready,
+            made=made,
         )
 
     def _nodes(self) -> Collection[str]:

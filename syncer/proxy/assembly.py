@@ -22,6 +22,7 @@ from syncer.proxy.metrics_api import MetricsApi
 from syncer.proxy.names import certificate_names
 from syncer.proxy.nodes import Kubelets, NodePages
 from syncer.proxy.routes import Route
+from syncer.proxy.services import Copying, ServiceCreate
 from syncer.proxy.targets import Targets
 from syncer.proxy.tls import ServingTls, TlsFiles
 from syncer.proxy.upstream import Upstream
@@ -43,6 +44,7 @@ class Parts:
         synced: says whether a store is complete.
         nodes: gives the names of the host's nodes that the tenant has.
         addresses: gives the node that has an address.
+        services: how services are copied; ``None``: they are not.
     """
 
     settings: Settings
@@ -53,6 +55,7 @@ class Parts:
     synced: Callable[[Side, str], bool]
     nodes: Callable[[], Iterable[str]]
     addresses: NodeAddresses
+    services: Copying | None = None
 
 
 class Proxy:
@@ -82,6 +85,7 @@ class Proxy:
             parts.configs[Side.HOST],
             insecure=parts.settings.host_kubelet_insecure_tls,
         )
+        self._creates: ServiceCreate | None = None
         self.port = 0
         self.endpoint = Endpoint(
             parts.settings,
@@ -110,6 +114,8 @@ class Proxy:
         async with AsyncExitStack() as stack:
             for part in (self._virtual, self._host, self._pages):
                 stack.push_async_callback(part.close)
+            if self._creates is not None:
+                stack.push_async_callback(self._creates.close)
             fresh = asyncio.create_task(self._tls.run())
             stack.push_async_callback(_ended, fresh)
             bound = await stack.enter_async_context(self.endpoint.serve())
@@ -134,7 +140,7 @@ class Proxy:
         return {
             Route.HEALTH: virtual.health,
             Route.PASS: virtual,
-            Route.SERVICE_CREATE: virtual,
+            Route.SERVICE_CREATE: self._service_create(virtual),
             Route.POD_LOG: host.log,
             Route.POD_STREAM: host.stream,
             Route.POD_PROXY: host.pod_proxy,
@@ -143,6 +149,21 @@ class Proxy:
             Route.KUBELET: kubelets.kubelet,
             Route.METRICS: MetricsApi(authorizer, parts.clients[Side.HOST], parts.names, lookup),
         }
+
+    def _service_create(self, virtual: ToVirtual) -> Handler:
+        parts = self._parts
+        if parts.services is None:
+            return virtual
+        store = parts.stores[Side.VIRTUAL, parts.services.kind.resource.full_name]
+        self._creates = ServiceCreate(
+            self._virtual,
+            virtual,
+            parts.clients[Side.HOST],
+            parts.names,
+            parts.services,
+            lambda key: key in store,
+        )
+        return self._creates
 
     def _knows_pods(self) -> bool:
         return all((side, "pods") in self._parts.stores for side in Side) and all(
