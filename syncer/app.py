@@ -278,7 +278,7 @@ class App:
             self._view.store(Side.HOST, node_services.RESOURCE.full_name),
             node_services.ADDRESS_INDEX,
             node_services.node_of,
-            self._nodes,
+            tuple if self._settings.disable_fake_kubelets else self._nodes,
         )
         return Proxy(
             Parts(

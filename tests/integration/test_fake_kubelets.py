@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
+import aiohttp
 import orjson
 import pytest
 
@@ -44,9 +45,9 @@ async def node(host: Cluster) -> AsyncIterator[str]:
     await host.delete("nodes", name)
 
 
-def _on(node: str, name: str, namespace: str) -> Object:
-    """Return a pod that the host's scheduler puts on a node and no other."""
-    expression = {"key": "metadata.name", "operator": "In", "values": [node]}
+def _on(node: str, name: str, namespace: str, operator: str = "In") -> Object:
+    """Return a pod that the host's scheduler puts on a node and no other, or with NotIn never."""
+    expression = {"key": "metadata.name", "operator": operator, "values": [node]}
     terms = {"nodeSelectorTerms": [{"matchFields": [expression]}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
     return pod(name, namespace, affinity={"nodeAffinity": required})
@@ -124,6 +125,38 @@ async def test_a_node_has_an_address_of_its_own(pair: Pair, namespace: str, node
     await pair.virtual.delete("pods", "web", namespace, grace=0)
     await gone(lambda: pair.virtual.find("nodes", node))
     await _no_service(pair, node)
+
+
+async def test_both_addresses_lead_to_the_kubelet_of_that_node(
+    pair: Pair, namespace: str, node: str
+) -> None:
+    """The endpoint's certificate is good for them, and what is asked there is asked of the node."""
+    await pair.virtual.create(_on(node, "web", namespace))
+    await pair.virtual.create(_on(node, "elsewhere", namespace, "NotIn"))
+    for name in ("web", "elsewhere"):
+        await in_phase(pair, name, namespace)
+    ip = (await eventually(lambda: _service(pair, node)))["spec"]["clusterIP"]
+    pki = pair.virtual.plane.pki
+    tls = pki.client_context(pki.admin)
+
+    async def pods(address: str) -> list[str]:
+        url, host = f"{pair.syncer.endpoint}/pods", {"Host": f"{address}:10250"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(url, headers=host, ssl=tls, server_hostname=address) as response,
+        ):
+            assert response.status == 200, await response.text()
+            items = (await response.json())["items"]
+            return [each["metadata"]["name"] for each in items]
+
+    async def found() -> None:
+        for address in (ip, node_host_name(node)):
+            try:
+                assert await pods(address) == ["web"]
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise AssertionError(f"no certificate for {address} yet") from error
+
+    await eventually(found)
 
 
 async def test_nothing_shows_an_address_of_the_host(pair: Pair, namespace: str, node: str) -> None:
