@@ -309,7 +309,7 @@ class Store:
         """Give the UID of the object under this key whose deletion the watch lately witnessed.
 
         An object that leaves the watch's selector looks the same as a deleted one to any watcher.
-        The key may be taken by a successor meanwhile.
+        The key may be taken by a successor meanwhile; when that is gone unseen, there is no answer.
         """
         tombstone = self._tombstones.get(key)
         if tombstone is None or self._clock() - tombstone.time > TOMBSTONE_SECONDS:
@@ -488,6 +488,9 @@ class Store:
 
     def _drop(self, key: Key) -> None:
         entry = self._entries.pop(key)
+        tombstone = self._tombstones.get(key)
+        if tombstone is not None and tombstone.meta.uid != entry.meta.uid:
+            del self._tombstones[key]  # a predecessor's: it does not explain why this one is gone
         self._size -= len(entry.data)
         for name, values in zip(self._names, entry.values, strict=True):
             for value in values:

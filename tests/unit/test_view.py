@@ -398,6 +398,26 @@ def test_an_object_that_had_a_copy_shows_that_the_hosts_list_lacked_something(
     assert world.view.unexplained(Side.HOST, "users", "default") is None
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_predecessors_end_explains_nothing(world: World, *, late: bool) -> None:
+    """That a copy was seen to go says nothing of its successor, which only a list lacks."""
+    started = virtual("started", status={"started": True})
+    world.put(Side.VIRTUAL, "users", started)
+    first, second = copy_of(started), copy_of(started)
+    second["metadata"]["uid"] = "h-second"
+    world.put(Side.HOST, "users", first)
+    store, key, ended = world.view.store(Side.HOST, "users"), key_of(first), world.version + 1
+    world.version += 1
+    if late:  # the answer to a creation may come before the watch's news of the deletion
+        world.put(Side.HOST, "users", second)
+    store.remove(key, uid="h-started", version=ended, witnessed=True)
+    if not late:
+        world.put(Side.HOST, "users", second)
+    store.remove(key, witnessed=False)
+    assert world.view.unexplained(Side.HOST, "users", "default") == Key("default", "started")
+    assert world.view.pair(KINDS["users"], Key("default", "started")).host_deleted is None
+
+
 def test_what_is_not_copied_to_the_host_cannot_be_judged(world: World) -> None:
     """Without a twin there is nothing to compare with."""
     assert world.view.unexplained(Side.VIRTUAL, "notes", "") is None
