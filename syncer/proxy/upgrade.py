@@ -358,8 +358,8 @@ async def _until_lost(client: _Pipe, server: _Pipe) -> None:
         if left <= 0:
             return
         ends = {client.lost, server.lost}
-        done, waiting = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         if done:
             # The other one was told to close; it does once all is written or its peer is gone.
-            await asyncio.wait(waiting, timeout=FLUSH_SECONDS)
+            await asyncio.wait(ends, timeout=FLUSH_SECONDS)
             return
