@@ -268,14 +268,7 @@ class Reconciler:
             case Create():
                 await self._create_on_virtual(kind, action)
             case Update():
-                await self._confirm_lost(
-                    kind, pair, action.side, absent=action.confirm, identity=action.confirm
-                )
-                answer = await self._writers[action.side].patch(
-                    kind.resource, action.key, action.patch, action.subresource
-                )
-                if kind.quiet and not _says(answer, action.target):
-                    self.enqueue(item)
+                await self._update(kind, item, pair, action)
             case Post() if self._progress.is_posted(item, action):
                 return False
             case Post():
@@ -297,6 +290,15 @@ class Reconciler:
             self._observer.latency(kind.name, action.side, self._clock() - seen)
         log.debug("written", action=type(action).__name__, side=action.side, **_fields(item))
         return True
+
+    async def _update(self, kind: Kind, item: Item, pair: Pair, action: Update) -> None:
+        if action.confirm:
+            await self._confirm_lost(kind, pair, action.side, absent=True, identity=True)
+        answer = await self._writers[action.side].patch(
+            kind.resource, action.key, action.patch, action.subresource
+        )
+        if kind.quiet and not _says(answer, action.target):
+            self.enqueue(item)
 
     async def _create_on_host(self, kind: Kind, pair: Pair, ctx: Any, action: Create) -> None:
         wanted, writer = action.wanted, self._writers[Side.HOST]
