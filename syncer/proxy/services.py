@@ -5,8 +5,8 @@ A request to create a Service is *rehearsed* on the virtual API server, as its c
 there, and gives the Service as it would be. Only then the host hears of it, in one of two ways:
 
 * the copy itself is made, *reserved* for the Service to come (:func:`syncer.ownership.reserve`),
-  where the host's cluster IP can be put into the caller's request, or there is none to agree on:
-  the Service is then born with the address that its copy has;
+  where the host's cluster IP and node ports can be put into the caller's request, or there are none
+  to agree on: the Service is then born with those that its copy has;
 * else (server-side apply, where the address would become the applier's own; protobuf, YAML) the
   host is asked by a dry run, and the engine makes the copy afterwards, as it always does.
 
@@ -134,23 +134,45 @@ class Draft:
         """Its key in the virtual cluster."""
         return key_of(self.virtual)
 
-    def bodies(self, body: bytes, address: str) -> Iterator[bytes]:
+    def bodies(self, body: bytes, born: Object) -> Iterator[bytes]:
         """Give what to send for it, in order of preference: a 422 asks for the next.
 
         Args:
             body: the request's own.
-            address: cluster IP that the host gave the copy, or ``""``.
+            born: spec that it should be born with, as far as that is known.
         """
         if self.document is None or not self.reserve:
             yield body
             return
-        metadata, spec = self.document.get("metadata") or {}, self.document.get("spec") or {}
         named = self.document
+        metadata = named.get("metadata") or {}
         if not metadata.get("name"):
             named = {**named, "metadata": {**metadata, "name": self.key.name}}
-        if address and not (spec.get("clusterIP") or spec.get("clusterIPs")):
-            yield orjson.dumps({**named, "spec": {**spec, "clusterIP": address}})
+        spec = named.get("spec") or {}
+        if (completed := _completed(spec, born)) != spec:
+            yield orjson.dumps({**named, "spec": completed})
         yield body if named is self.document else orjson.dumps(named)
+
+
+def _completed(spec: Object, born: Object) -> Object:
+    """Put the address and the node ports of a Service into a spec that leaves them open."""
+    result = dict(spec)
+    if (address := _address(born)) and not (spec.get("clusterIP") or spec.get("clusterIPs")):
+        result["clusterIP"] = address
+    ports, given = spec.get("ports") or [], born.get("ports") or []
+    if len(ports) == len(given) and any("nodePort" in port for port in given):
+        result["ports"] = [
+            {**port, "nodePort": other["nodePort"]}
+            if "nodePort" in other and not port.get("nodePort")
+            else port
+            for port, other in zip(ports, given, strict=True)
+        ]
+    return result
+
+
+def _address(spec: Object) -> str:
+    address: str = spec.get("clusterIP", "")
+    return "" if address == _NO_ADDRESS else address
 
 
 def draft_of(info: RequestInfo, content_type: str, body: bytes, answer: bytes) -> Draft | None:
@@ -273,12 +295,14 @@ class _Copy(NamedTuple):
     """The copy that a Service will have.
 
     Attributes:
-        address: its cluster IP, ``""`` for none or none yet.
-        made: as the host answered, when this request made it.
+        host: as the host has it; ``None``: there is none yet.
+        mine: whether this request made it.
+        born: spec that the Service should be born with.
     """
 
-    address: str = ""
-    made: Object | None = None
+    host: Object | None = None
+    mine: bool = False
+    born: Object | None = None
 
 
 class ServiceCreate:
@@ -387,15 +411,16 @@ class ServiceCreate:
             RefusalError: the host refuses, or the virtual API server can't be reached.
         """
         copy = await self._ask_host(draft)
-        bodies = list(draft.bodies(request.body, copy.address))
-        response = await self._send(request, bodies[0])
-        for body in bodies[1:]:
+        first, *others = draft.bodies(request.body, copy.born or {})
+        response = await self._send(request, first)
+        for body in others:
             if response.status != 422:
                 break
-            response.close()  # the virtual cluster can't have that address
+            response.close()  # the virtual cluster can't have that address or those ports
             response = await self._send(request, body)
-        if copy.made is not None and response.status >= 400 and response.status not in _UNCERTAIN:
-            await self._take_back(copy.made)
+        refused = response.status >= 400 and response.status not in _UNCERTAIN
+        if copy.mine and copy.host is not None and refused:
+            await self._take_back(copy.host)
         return response
 
     async def _send(self, request: _Request, body: bytes) -> aiohttp.ClientResponse:
@@ -421,7 +446,7 @@ class ServiceCreate:
             copy = await self._post(wanted, ctx, dry=not draft.reserve)
         except ApiError as error:
             if error.already_exists:
-                return await self._in_the_way(draft)
+                return await self._in_the_way(draft, ctx)
             if is_refusal(error):
                 raise in_tenants_words(error, draft.key, self._names) from error
             return _not_asked(draft, error)
@@ -430,7 +455,7 @@ class ServiceCreate:
         if not draft.reserve:
             return _Copy()
         self._copying.made(copy)
-        return _Copy(_address(copy), copy)
+        return _Copy(copy, mine=True, born=self._born(draft, copy, ctx))
 
     async def _post(self, wanted: Object, ctx: Context, *, dry: bool) -> Object:
         """Create a copy; without the cluster IP that was asked for, if that is what is refused."""
@@ -446,7 +471,20 @@ class ServiceCreate:
                 raise
         return await self._ask("POST", path, second, params)
 
-    async def _in_the_way(self, draft: Draft) -> _Copy:
+    def _born(self, draft: Draft, copy: Object, ctx: Context) -> Object:
+        """Give the spec of the Service as the engine would make it to agree with its copy."""
+        spec, theirs = draft.virtual["spec"], copy["spec"]
+        if not (address := _address(theirs)):
+            return {}
+        to_virtual = self._copying.kind.to_virtual
+        if to_virtual is None or spec.get("type") != theirs.get("type"):
+            return {"clusterIP": address}
+        virtual = {**draft.virtual, "spec": {**spec, "clusterIP": address}}
+        answer = to_virtual(virtual, copy, ctx)
+        born: Object = answer["spec"] if isinstance(answer, dict) else {}
+        return born
+
+    async def _in_the_way(self, draft: Draft, ctx: Context) -> _Copy:
         """Look at what has the copy's name: a copy left there is the one that there will be.
 
         Raises:
@@ -460,8 +498,9 @@ class ServiceCreate:
         owner = ownership.virtual_key(live, self._names)
         if owner != draft.key:
             raise _taken(draft.key, owner)
-        leaving = "deletionTimestamp" in live["metadata"]
-        return _Copy("" if leaving else _address(live))
+        if "deletionTimestamp" in live["metadata"]:
+            return _Copy()
+        return _Copy(live, born=self._born(draft, live, ctx))
 
     async def _take_back(self, made: Object) -> None:
         """Delete a copy whose Service was refused, as long as it is nobody else's.
@@ -508,11 +547,6 @@ class ServiceCreate:
     def _check(self) -> None:
         if not self._copying.may_write():
             raise _ClosedError("the syncer must not write now")
-
-
-def _address(copy: Object) -> str:
-    address: str = copy["spec"].get("clusterIP", "")
-    return "" if address == _NO_ADDRESS else address
 
 
 def _not_asked(draft: Draft, error: Exception) -> _Copy:
