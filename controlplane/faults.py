@@ -29,6 +29,7 @@ from pathlib import Path
 import aiohttp
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from controlplane.certificates import Authority
@@ -273,7 +274,8 @@ class FaultProxy:
         self, request: web.BaseRequest, body: bytes
     ) -> "aiohttp.client._RequestContextManager":
         # Uncompressed, so that a list can be emptied, and for less work on both sides.
-        headers = {**_end_to_end(request.headers), "Accept-Encoding": "identity"}
+        headers = _end_to_end(request.headers)
+        headers["Accept-Encoding"] = "identity"
         url = URL(request.raw_path, encoded=True)
         return self._upstream.request(
             request.method, url, headers=headers, data=body or None, allow_redirects=False
@@ -425,8 +427,9 @@ def _abort(request: web.BaseRequest) -> web.Response:
     return web.Response()
 
 
-def _end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
+def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    # Repeated ones stay: groups to impersonate come so.
+    return CIMultiDict(pair for pair in headers.items() if pair[0].lower() not in _HOP_BY_HOP)
 
 
 def _status(code: int, details: dict[str, int]) -> dict[str, object]:
