@@ -29,7 +29,7 @@ _VERBS: Final = {
 }
 _NAMESPACE_SUBRESOURCES: Final = ("status", "finalize")
 _PLAIN: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
-_QUERY: Final = re.compile(r"(?:[!-~])*")
+_QUERY: Final = re.compile(r"[!-\"$-~]*")  # without "#": some take it for the query's end
 _PROXIED: Final = frozenset({"pods", "services", "nodes"})
 
 

@@ -46,10 +46,16 @@ class Row(NamedTuple):
 
 
 def _core(info: RequestInfo, resource: str, *subresources: str) -> bool:
+    """Say whether a subresource of one object of the core group is meant, by its real path only.
+
+    ``namespaces/NS/nodes/N/proxy`` or ``watch/.../pods/P/proxy`` is no API server's path, but
+    would be authorised by the rights in that namespace, or by that verb.
+    """
     return (
         info.is_resource
-        and not info.group
-        and info.resource == resource
+        and (info.group, info.version, info.resource) == ("", "v1", resource)
+        and bool(info.namespace) == (resource != "nodes")
+        and info.verb not in ("watch", "proxy")
         and bool(info.name)
         and info.subresource in subresources
     )
@@ -86,7 +92,7 @@ def route_of(info: RequestInfo, *, metrics: bool) -> Route:
         info: the request.
         metrics: whether metrics.k8s.io is served from the host.
     """
-    if metrics and info.path.startswith(f"/apis/{METRICS_GROUP}"):
+    if metrics and info.path.split("/")[1:3] == ["apis", METRICS_GROUP]:
         return Route.METRICS
     return next((row.route for row in TABLE if row.matches(info)), Route.PASS)
 
