@@ -9,7 +9,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/ a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,6 +41,10 @@ _AUTHENTICATION: Final = "authentication.k8s.io"
 _ASSOCIATED: Final = "associated-node"
 _NODE_NAME: Final = "authentication.kubernetes.io/node-name"
 _NODE_KEYS: Final = "authentication.kubernetes.io/associated-node-keys"
+_MANY: Final = 4
+"""From so many groups or extras on, constrained modes ask first whether all are allowed."""
+
+_PATH: Final = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -64,6 +68,21 @@ class _Mode:
     def group(self) -> str:
         """API group of the users and groups that the verb is about."""
         return _AUTHENTICATION if self.name else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rights:
+    """What a user must be allowed to do, about one part of whom they want to be.
+
+    Attributes:
+        each: all of these.
+        whole: or, asked for first, this one.
+        never: why nobody may, the first of ``each``; ``""``: who is allowed to, may.
+    """
+
+    each: tuple[RequestInfo, ...]
+    whole: RequestInfo | None = None
+    never: str = ""
 
 
 class Authorizer:
@@ -132,8 +151,8 @@ class Authorizer:
                 if mode.name:
                     on = f"impersonate-on:{mode.name}:{info.verb}"
                     await self.require(asking, info, on)
-                for needed in _needed(mode, wanted):
-                    await self.require(asking, needed)
+                for rights in _needed(mode, wanted):
+                    await self._require_all(asking, rights)
             except RefusalError as error:
                 if error.code != 403:
                     raise
@@ -141,6 +160,15 @@ class Authorizer:
             else:
                 return _complete(wanted, mode)
         raise refusal or unauthorized()
+
+    async def _require_all(self, user: User, rights: _Rights) -> None:
+        if rights.never:
+            raise forbidden(user.name, rights.each[0], rights.each[0].verb, rights.never)
+        whole = rights.whole
+        if whole is not None and await self._denied(user, _attributes(whole, whole.verb)) is None:
+            return
+        for each in rights.each:
+            await self.require(user, each)
 
     async def _bearer(self, token: str) -> User:
         body = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1"}
@@ -228,7 +256,7 @@ def _modes(user: User, wanted: User) -> Iterator[_Mode]:
         yield _Mode("arbitrary-node", ("system:nodes",))
     elif bare and _account(wanted.name):
         yield _Mode("serviceaccount")
-    elif not node and not _account(wanted.name) and _is_plain(wanted):
+    elif not node and not _account(wanted.name):
         yield _Mode("user-info")
     yield _Mode()
 
@@ -240,33 +268,63 @@ def _asking(user: User, mode: _Mode) -> User:
     return replace(user, extra={_NODE_KEYS: tuple(sorted(user.extra))})
 
 
-def _is_plain(wanted: User) -> bool:
-    """Say whether nothing is wanted that constrained modes never give."""
-    extras_fine = all(
-        "/" in key and key == key.lower() and values and all(values)
-        for key, values in wanted.extra.items()
-    )
-    return extras_fine and "" not in wanted.groups and MASTERS not in wanted.groups
-
-
-def _needed(mode: _Mode, wanted: User) -> Iterator[RequestInfo]:
+def _needed(mode: _Mode, wanted: User) -> Iterator[_Rights]:
     """Give what the user must be allowed to do, each with the mode's verb."""
     account = _account(wanted.name)
     node = _node(wanted.name) if mode.name else ""
     if node:
         name = "*" if mode.name == _ASSOCIATED else node
-        yield _thing(mode, "nodes", name)
+        yield _Rights((_thing(mode, "nodes", name),))
     elif account:
-        yield _thing(mode, "serviceaccounts", account[1], namespace=account[0])
+        yield _Rights((_thing(mode, "serviceaccounts", account[1], namespace=account[0]),))
     else:
-        yield _thing(mode, "users", wanted.name)
+        yield _Rights((_thing(mode, "users", wanted.name),))
     if wanted.uid:
-        yield _thing(mode, "uids", wanted.uid, group=_AUTHENTICATION)
-    for group in wanted.groups:
-        yield _thing(mode, "groups", group)
-    for key, values in wanted.extra.items():
-        for value in values:
-            yield _thing(mode, "userextras", value, group=_AUTHENTICATION, subresource=key)
+        yield _Rights((_thing(mode, "uids", wanted.uid, group=_AUTHENTICATION),))
+    if wanted.groups:
+        yield _groups(mode, wanted.groups)
+    if wanted.extra:
+        yield _extras(mode, wanted.extra)
+
+
+def _groups(mode: _Mode, groups: tuple[str, ...]) -> _Rights:
+    each = tuple(_thing(mode, "groups", group) for group in groups)
+    if not mode.name:
+        return _Rights(each)
+    for never, called in (("", "empty string"), (MASTERS, MASTERS)):
+        if never in groups:
+            why = f"impersonating the {called} group is not allowed"
+            return _Rights((_thing(mode, "groups", never),), never=why)
+    whole = _thing(mode, "groups", "*") if len(each) >= _MANY else None
+    return _Rights(each, whole)
+
+
+def _extras(mode: _Mode, extra: Mapping[str, tuple[str, ...]]) -> _Rights:
+    def thing(key: str, value: str) -> RequestInfo:
+        return _thing(mode, "userextras", value, group=_AUTHENTICATION, subresource=key)
+
+    each = tuple(thing(key, value) for key, values in extra.items() for value in values)
+    if not mode.name:
+        return _Rights(each)
+    for key, values in extra.items():
+        if why := _never_extra(key, values):
+            return _Rights((thing("", ""),), never=why)
+    many = len(extra) >= _MANY or len(each) >= _MANY
+    return _Rights(each, thing("*", "*") if many else None)
+
+
+def _never_extra(key: str, values: tuple[str, ...]) -> str:
+    """Give why constrained modes never give an extra, or ``""``."""
+    domain, _, path = key.partition("/")
+    if not key:
+        return "impersonating the empty string key in extra is not allowed"
+    if not (DNS1123_SUBDOMAIN.fullmatch(domain) and _PATH.fullmatch(path)):
+        return f'impersonating an invalid key in extra is not allowed: "{key}"'
+    if key != key.lower():
+        return f'impersonating a non-lowercase key in extra is not allowed: "{key}"'
+    if "" in values:
+        return "impersonating the empty string value in extra is not allowed"
+    return ""
 
 
 def _thing(
