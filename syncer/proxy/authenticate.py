@@ -23,7 +23,14 @@ from typing import Final
 from urllib.parse import unquote
 
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, Header, User
+from syncer.proxy.identity import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    UNAUTHENTICATED,
+    Header,
+    User,
+    is_identity,
+)
 from syncer.proxy.peer import Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 
@@ -79,6 +86,9 @@ def _by_name(headers: Iterable[Header]) -> dict[str, list[str]]:
         values.setdefault(name.lower(), []).append(value)
     if len(values.get("authorization", ())) > 1:
         raise RefusalError(400, "there must be one Authorization header at most")
+    named = (word.strip() for value in values.get("connection", ()) for word in value.split(","))
+    if any(map(is_identity, named)):
+        raise RefusalError(400, "who a request is from must not be for one connection only")
     if len(values.get("impersonate-user", ())) > 1 or len(values.get("impersonate-uid", ())) > 1:
         raise RefusalError(400, "a request must not impersonate two users")
     return values

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import orjson
-from aiohttp import ClientResponse, web
+from aiohttp import ClientError, ClientResponse, web
 
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import TOKEN_PROTOCOL, subprotocols
@@ -79,6 +79,8 @@ _SUBPROTOCOLS: Final = frozenset(
 _ANSWER_HEADERS: Final = frozenset({"content-type", "content-encoding", "cache-control", "date"})
 _OF_THE_HOST: Final = ("x-kubernetes-pf-", "audit-id", "warning")
 _MAX_STATUS: Final = 64 * 1024
+_JSON: Final = "application/json"
+_UNTOLD: Final = "the host can't pass the request on; ask for application/json to be told why"
 
 
 class ToHost:
@@ -124,7 +126,7 @@ class ToHost:
             ConnectionError: one of both ends broke off.
         """
         target = self._targets.pod(*pod)
-        container = container_of(target.virtual, _first(parameters, _CONTAINER))
+        container = container_of(target, _first(parameters, _CONTAINER))
         query = _known(parameters, _LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
         headers = _only(headers_of(call.request), _LOG_HEADERS)
@@ -169,7 +171,7 @@ class ToHost:
         target = self._targets.pod(*pod)
         query = list(_known(parameters, _STREAM_PARAMETERS[subresource]))
         if subresource != "portforward":
-            container = container_of(target.virtual, _first(parameters, _CONTAINER))
+            container = container_of(target, _first(parameters, _CONTAINER))
             query.insert(0, (_CONTAINER, container))
         headers = headers_of(call.request)
         if not wants_upgrade(headers):
@@ -222,10 +224,34 @@ class ToHost:
         response = await self._upstream.send(
             info, headers, request=call.request, target=path, admin=True, head_seconds=None
         )
+        if said := await self._host_said(call, target, response):
+            return said
         before = info.raw_path[: len(info.raw_path) - len(info.tail)]
         links = LinkRewriter(base, before)
         fields = [(name, links.location(name, value)) for name, value in _of_workload(response)]
         return await relay(call.request, response, fields, links.body(fields))
+
+    async def _host_said(
+        self, call: Call, target: Target, response: ClientResponse
+    ) -> web.Response | None:
+        """Give an error of the host's own in the tenant's names; ``None``: it is the workload's.
+
+        What tells them apart is that only the host knows the copy's name; the caller's ``Accept``
+        decides in which form it says it.
+        """
+        length = response.content_length
+        short = length is not None and length <= _MAX_STATUS and call.request.method != "HEAD"
+        if response.status < 400 or not short or response.content_type == "text/html":
+            return None
+        try:
+            body = await response.read()  # kept: a second reading gives the same
+        except ClientError as error:
+            raise self._upstream.unreachable() from error
+        if not any(name.encode() in body for name in target.host):
+            return None
+        if response.content_type == _JSON:
+            return _refused(response.status, self._in_our_words(target, response.status, body))
+        return _refused(response.status, RefusalError(response.status, _UNTOLD).body())
 
     def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
         """Say a refusal of the host's in the tenant's names."""
@@ -306,18 +332,19 @@ def _protocols(headers: Iterable[Header], *, listed: bool = True) -> Iterator[He
         if protocol not in _SUBPROTOCOLS:
             known = ", ".join(sorted(_SUBPROTOCOLS))
             raise RefusalError(400, f'there is no subprotocol "{protocol[:80]}" (known: {known})')
-    if listed and wants_upgrade(given).lower() not in ("websocket", "spdy/3.1"):
-        raise RefusalError(400, "a stream is upgraded to websocket or SPDY/3.1")
     if asked:
         yield "Sec-WebSocket-Protocol", ", ".join(asked)
 
 
 def _to_workload(headers: list[Header]) -> list[Header]:
-    """Give the headers that a tenant's own server may see: all but credentials of the cluster."""
+    """Give the headers that a tenant's own server may see: all but credentials of the cluster.
+
+    Nor the one by which a caller would name an entry of the host's audit log.
+    """
     return [
         (name, value)
         for name, value in without_identity(end_to_end(headers))
-        if name.lower() != "sec-websocket-protocol"
+        if name.lower() not in ("sec-websocket-protocol", "audit-id")
     ]
 
 

@@ -8,9 +8,8 @@ from syncer import ownership
 from syncer.kube.store import Lister
 from syncer.naming import Names
 from syncer.proxy.node_metrics import PodView
+from syncer.proxy.targets import CONTAINERS, own_containers
 from syncer.types import Key, Object, Side
-
-_CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
 
 
 class StoreLookup:
@@ -45,7 +44,9 @@ class StoreLookup:
             metadata["name"],
             metadata["uid"],
             host["metadata"]["uid"],
-            frozenset(c["name"] for field in _CONTAINERS for c in spec.get(field) or ()),
+            frozenset(
+                name for field in CONTAINERS for name in own_containers(virtual, host, field)
+            ),
             frozenset(volume["name"] for volume in spec.get("volumes") or ()),
             metadata.get("labels") or {},
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from syncer import ownership
 from syncer.kube.store import Lister
@@ -23,10 +24,12 @@ class Target:
     Attributes:
         virtual: the virtual object.
         host: key of its copy.
+        copy: the copy.
     """
 
     virtual: Object
     host: Key
+    copy: Object
 
 
 class Targets:
@@ -87,7 +90,7 @@ class Targets:
             return None
         if ownership.virtual_uid(host) not in (None, virtual["metadata"]["uid"]):
             return None
-        return Target(virtual, host_key)
+        return Target(virtual, host_key, host)
 
     def _store(self, side: Side, resource: str) -> Lister:
         store = self._stores.get((side, resource))
@@ -100,14 +103,34 @@ class Targets:
         return store
 
 
-def container_of(pod: Object, asked: str) -> str:
+CONTAINERS: Final = ("initContainers", "containers", "ephemeralContainers")
+"""Fields of a pod's spec that have containers in them."""
+
+
+def own_containers(virtual: Object, copy: Object, field: str) -> list[str]:
+    """Give the names of the tenant's own containers that a pod's copy has.
+
+    The same field of both must have it: else a debug container by the name of one that somebody
+    put into the copy, which the host never takes, would make that one the tenant's.
+
+    Args:
+        virtual: the virtual pod.
+        copy: its copy.
+        field: one of :data:`CONTAINERS`.
+    """
+    there = {container["name"] for container in copy["spec"].get(field) or ()}
+    own = (container["name"] for container in virtual["spec"].get(field) or ())
+    return [name for name in own if name in there]
+
+
+def container_of(target: Target, asked: str) -> str:
     """Say which container of a pod is meant; only the tenant's own can be.
 
     A container that somebody put into the host's copy has no place here: without a name, the
     host would choose among all of them, or name them.
 
     Args:
-        pod: the virtual pod.
+        target: the pod.
         asked: the container's name, or ``""``.
 
     Raises:
@@ -115,10 +138,9 @@ def container_of(pod: Object, asked: str) -> str:
 
     Source: k8s.io/kubernetes v1.36 ``pkg/registry/core/pod/strategy.go``, ``validateContainer``.
     """
-    spec, name = pod["spec"], pod["metadata"]["name"]
+    name = target.virtual["metadata"]["name"]
     init, main, ephemeral = (
-        [container["name"] for container in spec.get(field) or ()]
-        for field in ("initContainers", "containers", "ephemeralContainers")
+        own_containers(target.virtual, target.copy, field) for field in CONTAINERS
     )
     everything = (*init, *main, *ephemeral)
     if asked:

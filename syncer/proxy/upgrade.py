@@ -37,6 +37,7 @@ IDLE_SECONDS: Final = 4 * 3600.0
 FLUSH_SECONDS: Final = 30.0
 """How long a side that is closed may take to read what is left for it."""
 
+_PROTOCOLS: Final = frozenset({"websocket", "spdy/3.1"})
 _MAX_HEAD: Final = 64 * 1024
 _MAX_REFUSAL: Final = 1 << 20
 _LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
@@ -45,6 +46,9 @@ _CONNECTION: Final = frozenset({"connection", "upgrade", *_LENGTHS})
 
 def wants_upgrade(headers: Iterable[Header]) -> str:
     """Give the protocol that a request wants to go on with, or ``""``.
+
+    Other protocols than the two of Kubernetes' clients are none: a server may ignore them, and
+    behind an upgrade to HTTP/2 there would be requests of ours that nobody has looked at.
 
     Args:
         headers: of the request.
@@ -56,7 +60,7 @@ def wants_upgrade(headers: Iterable[Header]) -> str:
                 wanted = wanted or "upgrade" in value.lower().replace(" ", "").split(",")
             case "upgrade":
                 protocol = value.strip()
-    return protocol if wanted else ""
+    return protocol if wanted and protocol.lower() in _PROTOCOLS else ""
 
 
 class Tunnelled(web.Response):
