@@ -30,7 +30,14 @@ from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.targets import Target, Targets, container_of
 from syncer.proxy.upgrade import tunnel, wants_upgrade
-from syncer.proxy.upstream import Upstream, answer_headers, end_to_end, headers_of, relay
+from syncer.proxy.upstream import (
+    AGENT,
+    Upstream,
+    answer_headers,
+    end_to_end,
+    headers_of,
+    relay,
+)
 from syncer.types import Key, key_of
 
 _CONTAINER: Final = "container"
@@ -51,14 +58,13 @@ _STREAM_PARAMETERS: Final = {
     "attach": frozenset({"stdin", "stdout", "stderr", "tty"}),
     "portforward": frozenset({"ports"}),
 }
-_LOG_HEADERS: Final = frozenset({"accept-encoding", "user-agent"})
+_LOG_HEADERS: Final = frozenset({"accept-encoding"})
 _STREAM_HEADERS: Final = frozenset(
     {
         "sec-websocket-key",
         "sec-websocket-version",
         "sec-websocket-extensions",
         "x-stream-protocol-version",
-        "user-agent",
         "origin",
     }
 )
@@ -129,7 +135,7 @@ class ToHost:
         container = container_of(target, _first(parameters, _CONTAINER))
         query = _known(parameters, _LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
-        headers = _only(headers_of(call.request), _LOG_HEADERS)
+        headers = [AGENT, *_only(headers_of(call.request), _LOG_HEADERS)]
         info = call.info
         response = await self._upstream.send(
             info, headers, target=path, admin=True, head_seconds=None
@@ -181,7 +187,7 @@ class ToHost:
             call.request,
             self._upstream.config,
             path,
-            [*_only(headers, _STREAM_HEADERS), *_protocols(headers)],
+            [AGENT, *_only(headers, _STREAM_HEADERS), *_protocols(headers)],
             admin=True,
             refused=partial(self._in_our_words, target),
         )

@@ -46,7 +46,7 @@ from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.node_metrics import HostAnswerError, Translation
 from syncer.proxy.refusal import RefusalError, not_found
 from syncer.proxy.request import RequestInfo
-from syncer.proxy.upstream import Upstream, relay
+from syncer.proxy.upstream import AGENT, Upstream, relay
 from syncer.types import Key, Object, Side
 
 RIGHTS_SECONDS: Final = 300.0
@@ -57,7 +57,9 @@ MAX_SUMMARY: Final = 32 << 20
 """Bytes of a stats summary; a pod makes some 4 kB."""
 
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-_PLAIN: Final = (("Accept", "text/plain;version=0.0.4, application/json"),)
+_HEADERS: Final = (AGENT, ("Accept", "*/*"))
+"""Kubelets then answer in Prometheus' plain text."""
+
 _NETWORK: Final = (aiohttp.ClientError, OSError, ConfigError)
 _TURN: Final = 200  # pods decoded before others have their turn
 
@@ -97,7 +99,7 @@ class NodePages:
         if await self._may("proxy"):
             path = f"/api/v1/nodes/{quote(node, safe='')}/proxy{page.path}{query}"
             info = RequestInfo("GET", path, path)
-            return await self._upstream.send(info, _PLAIN, target=path, admin=True)
+            return await self._upstream.send(info, _HEADERS, target=path, admin=True)
         right = "stats" if page.path.startswith("/stats") else "metrics"
         if not await self._may(right):
             raise RefusalError(
@@ -164,15 +166,15 @@ class NodePages:
                 credentials = await self._config.credentials()
                 return await self._session.get(
                     URL(f"{server}{target}", encoded=True),
-                    headers={**credentials.headers, **dict(_PLAIN)},
+                    headers={**credentials.headers, **dict(_HEADERS)},
                     allow_redirects=False,
                     ssl=(credentials.ssl_context or True) if not self._insecure else False,
                 )
         except aiohttp.ClientConnectorCertificateError as error:
             raise RefusalError(
                 503,
-                "the certificate of the node's kubelet is not signed by the host's CA: the operator "
-                "of the syncer can set --host-kubelet-insecure-tls",
+                "the certificate of the node's kubelet is not signed by the host's CA: an operator "
+                "can set --host-kubelet-insecure-tls",
             ) from error
         except _NETWORK as error:
             raise RefusalError(503, "the node's kubelet can't be reached") from error
@@ -230,19 +232,20 @@ class Kubelets:
             ConnectionError: one of both ends broke off.
         """
         asked = kubelet_paths.read(call.info.method, call.info.raw_path, call.info.query)
+        node = call.node or self._node_of(asked.target)
         user = await self._authorizer.user(call)
         refusal: RefusalError | None = None
         for subresource in asked.subresources:
             needed = RequestInfo(
                 call.info.method, "", "", is_resource=True, verb=asked.verb or "get",
-                version="v1", resource="nodes", name=call.node, subresource=subresource,
+                version="v1", resource="nodes", name=node, subresource=subresource,
             )  # fmt: skip
             try:
                 await self._authorizer.require(user, needed)
             except RefusalError as error:
                 refusal = error
             else:
-                return await self._serve(call, call.node, asked)
+                return await self._serve(call, node, asked)
         raise refusal or RefusalError(403, "not allowed")
 
     async def _serve(self, call: Call, node: str, asked: Asked) -> web.StreamResponse:
@@ -270,6 +273,14 @@ class Kubelets:
                 return web.Response(text="ok")
             case Refused() as refused:
                 raise RefusalError(refused.code, refused.reason)
+
+    def _node_of(self, target: kubelet_paths.Target) -> str:
+        """Give the node that a stream's pod is on, where nothing else tells which is asked."""
+        pods = self._stores.get((Side.VIRTUAL, "pods"))
+        if pods is None or not isinstance(target, PodStream):
+            return ""
+        pod = pods.get(Key(target.namespace, target.pod))
+        return str(pod["spec"].get("nodeName", "")) if pod else ""
 
     def _on_node(self, key: Key, node: str, uid: str = "") -> None:
         """Make sure that a kubelet is asked for its own pods only."""

@@ -61,12 +61,17 @@ def _core(info: RequestInfo, resource: str, *subresources: str) -> bool:
     )
 
 
+KUBELET_STREAMS: Final = frozenset({"exec", "attach", "portForward"})
+"""What an API server passes on to a kubelet with its own caller's ``Host`` header, so that only the
+path tells that a kubelet is meant. No API server has these paths."""
+
 STREAMS: Final = ("exec", "attach", "portforward")
 METRICS_GROUP: Final = "metrics.k8s.io"
 _HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 TABLE: Final = (
     Row(Route.HEALTH, lambda info: info.path in _HEALTH and not info.query),
+    Row(Route.KUBELET, lambda info: info.path.split("/")[1] in KUBELET_STREAMS),
     Row(Route.POD_LOG, lambda info: _core(info, "pods", "log")),
     Row(Route.POD_STREAM, lambda info: _core(info, "pods", *STREAMS)),
     Row(Route.POD_PROXY, lambda info: _core(info, "pods", "proxy")),

@@ -40,6 +40,9 @@ BODY_SECONDS: Final = 60.0
 MAX_BODY: Final = 64 << 20
 """Bytes of a request's body; API servers take 3 MiB for objects themselves."""
 
+AGENT: Final[Header] = ("User-Agent", "vcluster-syncer")
+"""How requests to the host name their sender; the tenant's own clients are none of its business."""
+
 _SMALL: Final = 64 * 1024
 """Bodies up to here go in one piece."""
 
