@@ -21,7 +21,7 @@ from controlplane.component import Component, ComponentError
 from controlplane.daemon import KINDS, owner_of, serve
 from controlplane.nodes import MAX_NODES
 from controlplane.plane import ControlPlane, PlaneError
-from controlplane.tools import ToolError, tools
+from controlplane.tools import ToolError, metrics_server, tools
 
 _POLL = 0.1  # seconds
 _STOP_TIMEOUT = 30.0  # seconds
@@ -107,6 +107,7 @@ def _default_directory() -> Path:
 
 async def _build(_: argparse.Namespace) -> int:
     built = await tools()
+    await metrics_server()
     print(built.kubectl.parent.parent)
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane.certificates import Pair
 from controlplane.ports import LOOPBACK
 from controlplane.tools import Tools
 
@@ -31,6 +32,8 @@ _ADVERTISED = "192.0.2.1"  # documentation range: an Endpoints object may not ho
 _POD_CIDR = "10.245.0.1/16"  # for nodes that tests add without a range of their own
 _KWOK_DATA = Path(__file__).parent / "kwok"
 _CLIENT_QPS = 500  # the controllers' own client limit would throttle tests and benchmarks
+_METRIC_RESOLUTION = 10  # seconds between looks at the nodes; metrics-server takes no less
+_KUBELET_TIMEOUT = 5  # seconds; a node that is reached through the egress only does not answer it
 DATABASE = "state.db"
 """Name of kine's file."""
 POD_LOG = "pod.log"
@@ -210,6 +213,25 @@ def kwok(tools: Tools, port: int) -> list[str]:
         "--tls-cert-file=pki/kubelet.crt",
         "--tls-private-key-file=pki/kubelet.key",
         "--node-lease-duration-seconds=40",
+    ]
+
+
+def metrics_server(binary: Path, port: int, certificate: Pair) -> list[str]:
+    """Return metrics-server's command; `certificate` is the one it serves with."""
+    return [
+        str(binary),
+        "--kubeconfig=metrics-server.kubeconfig",
+        "--authentication-kubeconfig=metrics-server.kubeconfig",
+        "--authorization-kubeconfig=metrics-server.kubeconfig",
+        f"--bind-address={LOOPBACK}",
+        f"--secure-port={port}",
+        f"--tls-cert-file={certificate.certificate}",
+        f"--tls-private-key-file={certificate.key}",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--kubelet-use-node-status-port",
+        "--kubelet-certificate-authority=pki/server-ca.crt",
+        f"--metric-resolution={_METRIC_RESOLUTION}s",
+        f"--kubelet-request-timeout={_KUBELET_TIMEOUT}s",
     ]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import orjson
 
+from controlplane.commands import NODE_METRICS
+from controlplane.metrics import NODE_PATH
 from controlplane.tools import KUBERNETES_VERSION
 
 _POD_RANGE = ipaddress.ip_network("10.244.0.0/16")
@@ -69,10 +71,23 @@ def node(index: int) -> dict[str, Any]:
     }
 
 
-async def add_nodes(api: aiohttp.ClientSession, count: int) -> None:
-    """Create nodes 0 to `count` - 1; raises aiohttp.ClientResponseError if one is refused."""
+async def add_nodes(api: aiohttp.ClientSession, count: int, *, metrics: bool = False) -> None:
+    """Create nodes 0 to `count` - 1.
+
+    Args:
+        api: an admin's session.
+        count: how many.
+        metrics: whether the nodes tell metrics-server where kwok has what it reads.
+
+    Raises:
+        aiohttp.ClientResponseError: one is refused.
+    """
     for index in range(count):
-        async with api.post("/api/v1/nodes", json=node(index)) as response:
+        made = node(index)
+        if metrics:
+            path = NODE_METRICS.format(nodeName=made["metadata"]["name"])
+            made["metadata"]["annotations"] = {NODE_PATH: path}
+        async with api.post("/api/v1/nodes", json=made) as response:
             response.raise_for_status()
 
 

@@ -25,7 +25,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from controlplane import commands
+from controlplane import commands, metrics
 from controlplane.commands import Settings
 from controlplane.component import BOOT_TIMEOUT, Component, ComponentError
 from controlplane.egress import Egress
@@ -35,6 +35,7 @@ from controlplane.pki import Pki
 from controlplane.pki import create as create_pki
 from controlplane.ports import LOOPBACK, HeldPort
 from controlplane.tools import Progress, Tools
+from controlplane.tools import metrics_server as build_metrics_server
 from controlplane.tools import tools as build_tools
 
 KEEP_VARIABLE = "CONTROLPLANE_KEEP"
@@ -45,6 +46,7 @@ _Plane = TypeVar("_Plane", bound="ControlPlane")
 
 _WITH_STATE = ("kube-controller-manager", "kube-apiserver", "kine")  # outermost first
 _STATE_FILE = "plane.json"
+_METRICS_SERVER = "metrics-server"
 _POLL = 0.05  # seconds
 
 
@@ -64,7 +66,7 @@ class ControlPlane:
         service_cidr: range of its service IPs.
         pki: its certificates and keys.
         components: by name: kine, egress, kube-apiserver, kube-controller-manager and, on a host,
-            kube-scheduler and kwok.
+            kube-scheduler, kwok and, if asked for, metrics-server.
         tools: the binaries, kubectl among them.
         owner: process id of the owner.
         boot_seconds: how long booting took.
@@ -103,6 +105,7 @@ class ControlPlane:
         cls,
         *,
         nodes: int = 3,
+        metrics: bool = False,
         settings: Settings | None = None,
         directory: Path | None = None,
         progress: Progress | None = None,
@@ -111,6 +114,9 @@ class ControlPlane:
 
         Args:
             nodes: how many nodes, at most 16; more can be made through the API.
+            metrics: whether to serve the metrics API, for these nodes and their pods; it knows the
+                nodes 10 s after boot, the first pods after 30 s (kwok leaves them out when it is
+                first asked), a later pod 10 to 20 s after its start.
             settings: see `Settings`.
             directory: where to put it, must not exist yet; by default a temporary directory.
             progress: takes lines about tools that have to be built first.
@@ -120,7 +126,8 @@ class ControlPlane:
             ComponentError: a component did not become ready.
             PlaneError: the directory exists.
         """
-        booting = _boot(cls, "host", settings or Settings(), directory, progress, nodes)
+        binary = await build_metrics_server(progress) if metrics else None
+        booting = _boot(cls, "host", settings or Settings(), directory, progress, nodes, binary)
         async with booting as plane:
             yield plane
 
@@ -280,6 +287,7 @@ async def _boot(
     directory: Path | None,
     progress: Progress | None,
     nodes: int,
+    metrics_server: Path | None = None,
 ) -> AsyncIterator[_Plane]:
     tools = await build_tools(progress)
     started = time.monotonic()
@@ -289,9 +297,18 @@ async def _boot(
         stack.callback(_reap, components)  # runs after the keeper's end, so all have ended
         group = await stack.enter_async_context(_keeper(path))
         pki = create_pki(path / "pki", settings.service_cidr, virtual=kind == "virtual")
-        ports = [stack.enter_context(HeldPort()).number for _ in range(4)]
+        ports = [stack.enter_context(HeldPort()).number for _ in range(5)]
         server = f"https://{LOOPBACK}:{ports[0]}"
-        components.update(_components(kind, path, tools, settings, pki, ports, group))
+        described = _describe(kind, path, tools, settings, ports)
+        if metrics_server is not None:
+            described[_METRICS_SERVER] = _describe_metrics(
+                path, server, pki, metrics_server, ports[4]
+            )
+        tls = pki.client_context()
+        for name, (command, probe) in described.items():
+            components[name] = Component(
+                name, directory=path, probe=probe, tls=tls, command=command, group=group
+            )
         plane = cls(
             kind=kind,
             directory=path,
@@ -367,17 +384,15 @@ def _reap(components: Mapping[str, Component]) -> None:
         component.collect()
 
 
-def _components(
-    kind: Kind,
-    directory: Path,
-    tools: Tools,
-    settings: Settings,
-    pki: Pki,
-    ports: list[int],
-    group: int,
-) -> dict[str, Component]:
+_Description = tuple[list[str], str]
+"""Command and probe of a component."""
+
+
+def _describe(
+    kind: Kind, directory: Path, tools: Tools, settings: Settings, ports: list[int]
+) -> dict[str, _Description]:
     virtual = kind == "virtual"
-    api_port, manager_port, scheduler_port, kubelet_port = ports
+    api_port, manager_port, scheduler_port, kubelet_port = ports[:4]
     described = {
         "kine": (commands.kine(tools, settings), commands.kine_probe()),
         "egress": (commands.egress_proxy(), commands.egress_probe()),
@@ -402,13 +417,18 @@ def _components(
             commands.kwok(tools, kubelet_port),
             f"https://{LOOPBACK}:{kubelet_port}/healthz",
         )
-    tls = pki.client_context()
-    return {
-        name: Component(
-            name, directory=directory, probe=probe, tls=tls, command=command, group=group
-        )
-        for name, (command, probe) in described.items()
-    }
+    return described
+
+
+def _describe_metrics(
+    directory: Path, server: str, pki: Pki, binary: Path, port: int
+) -> _Description:
+    user = pki.user("metrics-server", ["system:masters"])
+    path = directory / "metrics-server.kubeconfig"
+    write_kubeconfig(path, server, pki.server_ca.certificate, user)
+    command = commands.metrics_server(binary, port, metrics.certificate(pki))
+    # Alive, not ready: that it is only when it has metrics, after two looks at the nodes.
+    return command, f"https://{LOOPBACK}:{port}/livez"
 
 
 def _write_kubeconfigs(directory: Path, server: str, pki: Pki, kind: Kind) -> Path:
@@ -425,14 +445,26 @@ async def _start(plane: ControlPlane, nodes: int) -> None:
     for name in ("kine", "egress"):
         plane.components[name].launch()
     await plane.components["kube-apiserver"].start()
-    for component in plane.components.values():
+    measured = _METRICS_SERVER in plane.components
+    others = [each for name, each in plane.components.items() if name != _METRICS_SERVER]
+    for component in others:
         component.launch()
     async with plane.api() as api:
-        await add_nodes(api, nodes)
-        for component in plane.components.values():
+        await add_nodes(api, nodes, metrics=measured)
+        for component in others:
             await component.wait_ready()
         await _until("the default service account and root certificate", api, _namespace_ready)
         await _until("the nodes", api, lambda session: nodes_ready(session, nodes))
+        if measured:
+            await _start_metrics(plane, api)
+
+
+async def _start_metrics(plane: ControlPlane, api: aiohttp.ClientSession) -> None:
+    """Start metrics-server, now that it finds all nodes: it looks every ten seconds only."""
+    component = plane.components[_METRICS_SERVER]
+    await component.start()
+    await metrics.register(api, URL(component.probe).port or 0, plane.pki.server_ca)
+    await _until("the metrics API", api, metrics.available)
 
 
 async def _namespace_ready(api: aiohttp.ClientSession) -> bool:

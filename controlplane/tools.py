@@ -1,4 +1,4 @@
-"""The pinned Go tools: Kubernetes' four binaries, kine and kwok, built once and cached.
+"""The pinned Go tools: Kubernetes' four binaries, kine, kwok and metrics-server, cached.
 
 Each folder under `go/` is a Go module whose `tool` directives say what to build; its `go.mod` and
 `go.sum` pin every version. What was built lies in a cache outside the work tree, under a name that
@@ -26,6 +26,9 @@ from typing import Protocol
 
 KUBERNETES_VERSION = "v1.36.3"
 """What the control planes call themselves; `go/kubernetes/go.mod` pins the same version."""
+
+METRICS_SERVER_VERSION = "v0.9.0"
+"""The same for metrics-server."""
 
 CACHE_VARIABLE = "VCLUSTER_SYNCER_CACHE"
 """Environment variable that moves the cache (default: the user's cache directory)."""
@@ -115,6 +118,17 @@ _ALL_MODULES = (
     ),
 )
 
+_METRICS_SERVER = _Module(
+    name="metrics-server",
+    binaries=("metrics-server",),
+    flags=(
+        "-trimpath",
+        "-ldflags",
+        f"-s -w -X k8s.io/client-go/pkg/version.gitVersion={METRICS_SERVER_VERSION}",
+    ),
+    environment={"CGO_ENABLED": "0"},
+)
+
 
 def cache_directory() -> Path:
     """Return where built tools are kept: `$VCLUSTER_SYNCER_CACHE`, else the user's cache."""
@@ -142,6 +156,12 @@ async def tools(progress: Progress | None = None) -> Tools:
         directory = await _ensure(module, report)
         found.update({name.replace("-", "_"): directory / name for name in module.binaries})
     return Tools(**found)
+
+
+async def metrics_server(progress: Progress | None = None) -> Path:
+    """Return the path of metrics-server, which few planes need; takes and raises as `tools`."""
+    directory = await _ensure(_METRICS_SERVER, progress or terminal_progress())
+    return directory / "metrics-server"
 
 
 def terminal_progress() -> Progress:
