@@ -1,6 +1,6 @@
-"""`python -m bench`: boot a pair, measure, print a table.
+"""`python -m bench`: boot a pair, measure, print tables.
 
-The table goes to standard output, progress to standard error. Exit status 1: a scenario failed;
+They go to standard output, progress to standard error. Exit status 1: a scenario failed;
 2: the command line is wrong. Missed aims are shown and do not change the status, as a busy machine
 would.
 """
@@ -26,11 +26,13 @@ from bench.report import (
     around_block,
     as_json,
     markdown,
-    rows,
     table,
+    tables,
     write_markdown,
 )
-from bench.scenarios import QUICK, SCENARIOS, Outcome, Sizes
+from bench.rows import rows
+from bench.scenarios import ENDPOINT, QUICK, SCENARIOS, Sizes
+from bench.stats import Outcome, TableName
 from bench.world import World
 from controlplane import ComponentError, ToolError, boot_pair
 
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             profiles = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         try:
             if options.write:
-                around_block(options.write)  # before minutes of work, not after
+                for name in _tables(options.only):
+                    around_block(options.write, name)  # before minutes of work, not after
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 outcomes, failed = runner.run(_measure(options, profiles))
             _report(options, outcomes, load, failed=failed)
@@ -89,7 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="replace the table in a Markdown file"
+        "--write", type=Path, metavar="FILE", help="replace what was measured in a Markdown file"
     )
     parser.add_argument(
         "--profile", action="store_true", help="run the syncer under cProfile and show the result"
@@ -160,7 +163,9 @@ def _report(
         "load of the machine before": round(load, 1),
     }
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    console.print(table(found))
+    by_table = tables(found)
+    for name, some in by_table.items():
+        console.print(table(name, some))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         content = as_json(outcomes, found, settings)
@@ -168,7 +173,13 @@ def _report(
     if options.write and failed:
         raise ReportError(f"{options.write} is left as it was, since a scenario failed")
     if options.write:
-        write_markdown(options.write, markdown(found, settings))
+        for name, some in by_table.items():
+            write_markdown(options.write, name, markdown(name, some, settings))
+
+
+def _tables(scenarios: Sequence[str]) -> set[TableName]:
+    """Return the tables that scenarios have lines in."""
+    return {"endpoint" if name == ENDPOINT else "syncer" for name in scenarios}
 
 
 def _print_profile(profiles: Path) -> None:

@@ -150,6 +150,50 @@ def cluster_dns() -> bytes:
     return orjson.dumps({"metadata": {"name": "kube-dns"}, "spec": {"ports": ports}})
 
 
+def small_config_map(name: str) -> bytes:
+    """Return a ConfigMap of a few bytes."""
+    return orjson.dumps({"metadata": {"name": name}, "data": {"mark": "0"}})
+
+
+def pod_template(name: str) -> bytes:
+    """Return a PodTemplate: as much as a pod to send and to encode, but nothing comes of it."""
+    labels = {"app": "bench", "app.kubernetes.io/name": "bench", "pod-template-hash": "5d4f8c7b9f"}
+    spec = {
+        "containers": [_container("main"), _container("sidecar")],
+        "initContainers": [_container("init")],
+        "volumes": [
+            {"name": "config", "configMap": {"name": "bench-config", "optional": True}},
+            {"name": "cache", "emptyDir": {"sizeLimit": "1Gi"}},
+        ],
+        "tolerations": [
+            {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute"}
+            for key in ("not-ready", "unreachable")
+        ],
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "serviceAccountName": "default",
+    }
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    return orjson.dumps({"metadata": {"name": name, "labels": labels}, "template": template})
+
+
+def _container(name: str) -> dict[str, Any]:
+    probe = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 10}
+    probes = {} if name == "init" else {"livenessProbe": probe, "readinessProbe": probe}
+    resources = {"cpu": "100m", "memory": "128Mi"}
+    return {
+        "name": name,
+        "image": "registry.example.com/team/bench:v1.2.3",
+        "args": ["--verbose", "--listen=:8080"],
+        "env": [{"name": f"SETTING_{number}", "value": f"value {number}"} for number in range(4)],
+        "resources": {"requests": resources, "limits": resources},
+        "volumeMounts": [
+            {"name": "config", "mountPath": "/etc/bench", "readOnly": True},
+            {"name": "cache", "mountPath": "/var/cache/bench"},
+        ],
+        **probes,
+    }
+
+
 def _marked(name: str, namespace: str, tenant: str) -> dict[str, Any]:
     annotations = {
         f"{_MARK}object-name": name,

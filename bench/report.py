@@ -1,215 +1,96 @@
-"""What a run comes to: rows, and the rows as a table, as JSON and as Markdown."""
+"""What a run comes to, as tables for a terminal, as JSON and as Markdown."""
 
 import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
-from bench.scenarios import Outcome
-from bench.stats import Pick, Summary, summarise
+from bench.rows import COLUMNS, Row
+from bench.stats import Outcome, TableName
 from controlplane.tools import KUBERNETES_VERSION
 
-BEGIN = "<!-- bench: begin -->"
-END = "<!-- bench: end -->"
-
-_MEGABYTE = 1_000_000
-_COLUMNS = (
-    "work",
-    "n",
-    "obj/s",
-    "limit",
-    "ratio",
-    "p50 ms",
-    "limit",
-    "p99 ms",
-    "CPU-s /1000",
-    "RSS MB",
-    "aims",
+TITLES: Mapping[TableName, str] = MappingProxyType(
+    {
+        "syncer": "the syncer, and the pair's own limit",
+        "endpoint": "through the tenant's endpoint, and straight",
+    }
 )
+"""Every table, and what stands above it."""
+
+_MARK = MappingProxyType({"syncer": "bench", "endpoint": "bench endpoint"})
 
 
 class ReportError(Exception):
     """The report can't be written; the message says why."""
 
 
-@dataclass(frozen=True)
-class Aim:
-    """What a figure should be.
-
-    Attributes:
-        figure: which one.
-        bound: `>=` or `<=`.
-        value: in the unit of the table.
-    """
-
-    figure: Literal["ratio", "cpu", "p50", "seconds", "rss"]
-    bound: Literal[">=", "<="]
-    value: float
-
-    def __str__(self) -> str:
-        unit = {"cpu": " CPU-s", "p50": " ms", "seconds": " s", "rss": " MB"}.get(self.figure, "")
-        return f"{self.figure} {self.bound} {self.value:g}{unit}"
+def begin(name: TableName) -> str:
+    """Return the line of a Markdown file behind which a table is written."""
+    return f"<!-- {_MARK[name]}: begin -->"
 
 
-_BURST = Aim("ratio", ">=", 0.9)
-AIMS: Mapping[str, Sequence[Aim]] = MappingProxyType(
-    {
-        "idle": (Aim("rss", "<=", 60),),
-        "secrets at once": (_BURST, Aim("cpu", "<=", 0.6)),
-        "services at once": (_BURST, Aim("cpu", "<=", 1.5)),
-        "pods at once": (_BURST, Aim("cpu", "<=", 4)),
-        "pods with token at once": (_BURST,),
-        "one pod, to the host": (Aim("p50", "<=", 8),),
-        "one pod, to Running": (Aim("p50", "<=", 26),),
-        "cold start": (Aim("seconds", "<=", 5),),
-        "warm restart": (Aim("seconds", "<=", 1), Aim("rss", "<=", 75)),
-    }
-)
-"""What each line should reach, on two cores and at the default sizes."""
+def end(name: TableName) -> str:
+    """Return the line of a Markdown file before which a table ends."""
+    return f"<!-- {_MARK[name]}: end -->"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line: all its rounds, brought together.
-
-    Attributes:
-        line: what was done.
-        count: objects a round.
-        syncer: with the syncer.
-        limit: the same without it, or None.
-    """
-
-    line: str
-    count: int
-    syncer: Summary
-    limit: Summary | None
-
-    @property
-    def one_by_one(self) -> bool:
-        """Whether objects came one at a time, so that only latency means anything."""
-        return self.line.startswith("one ")
-
-    @property
-    def ratio(self) -> float | None:
-        """The share of the limit that was reached: of its rate or, one by one, its speed."""
-        if self.limit is None:
-            return None
-        if self.one_by_one:
-            return self.limit.p50 / self.syncer.p50
-        return self.syncer.rate / self.limit.rate
-
-    def figure(self, aim: Aim) -> float:
-        """Return the figure that an aim is about, in the table's unit."""
-        return {
-            "ratio": self.ratio or 0.0,
-            "cpu": self.syncer.cpu_per_1000,
-            "p50": 1000 * self.syncer.p50,
-            "seconds": self.syncer.seconds,
-            "rss": self.syncer.rss_bytes / _MEGABYTE,
-        }[aim.figure]
-
-    def verdicts(self) -> list[tuple[Aim, bool]]:
-        """Return each aim of the line and whether it is met."""
-        return [
-            (aim, value >= aim.value if aim.bound == ">=" else value <= aim.value)
-            for aim in AIMS.get(self.line, ())
-            for value in [self.figure(aim)]
-        ]
-
-    def cells(self) -> list[str]:
-        """Return the row as text, a cell for each column."""
-        aims = ", ".join(f"{'✓' if met else '✗'} {aim}" for aim, met in self.verdicts())
-        memory = f"{self.syncer.rss_bytes / _MEGABYTE:.0f}"
-        cpu = f"{self.syncer.cpu_per_1000:.2f}"
-        if self.line == "idle":
-            share = f"{self.syncer.cpu_per_1000 / self.syncer.seconds / 10:.1f} %"
-            return [self.line, "", *[""] * 6, share, memory, aims]
-        work = self.line
-        if "start" in work:
-            work = f"{work}: {self.syncer.seconds:.2f} s"
-            if self.limit is not None:
-                work += f" (limit {self.limit.seconds:.2f})"
-        rated = not self.one_by_one and self.limit is not None
-        return [
-            work,
-            str(self.count),
-            f"{self.syncer.rate:.0f}" if rated else "",
-            f"{self.limit.rate:.0f}" if self.limit is not None and rated else "",
-            "" if self.ratio is None else f"{self.ratio:.2f}",
-            *(["", "", ""] if "start" in self.line else self._latencies()),
-            cpu,
-            memory,
-            aims,
-        ]
-
-    def _latencies(self) -> list[str]:
-        limit = "" if self.limit is None else f"{1000 * self.limit.p50:.1f}"
-        return [f"{1000 * self.syncer.p50:.1f}", limit, f"{1000 * self.syncer.p99:.1f}"]
+def tables(found: Sequence[Row]) -> dict[TableName, list[Row]]:
+    """Return the rows of each table that has any."""
+    by_table = {name: [row for row in found if row.table == name] for name in TITLES}
+    return {name: rows for name, rows in by_table.items() if rows}
 
 
-def rows(outcomes: Sequence[Outcome], pick: Pick) -> list[Row]:
-    """Bring the rounds of each line together, lines in the order of their first round."""
-    by_line: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        by_line.setdefault(outcome.line, []).append(outcome)
-    result = []
-    for line, rounds in by_line.items():
-        limits = [each.limit for each in rounds if each.limit is not None]
-        syncer = summarise([each.syncer for each in rounds], pick)
-        limit = summarise(limits, pick) if limits else None
-        result.append(Row(line, rounds[0].syncer.count, syncer, limit))
-    return result
-
-
-def table(found: Sequence[Row]) -> Table:
-    """Return the rows as a table for a terminal."""
-    result = Table(title="the syncer, and the pair's own limit", title_justify="left")
-    for column in _COLUMNS:
-        left = column in ("work", "aims")
-        result.add_column(column, justify="left" if left else "right", no_wrap=not left)
+def table(name: TableName, found: Sequence[Row]) -> Table:
+    """Return the rows of one table for a terminal."""
+    result = Table(title=TITLES[name], title_justify="left")
+    columns = COLUMNS[name]
+    for number, column in enumerate(columns):
+        words = number in (0, len(columns) - 1)
+        result.add_column(column, justify="left" if words else "right", no_wrap=not words)
     for row in found:
         result.add_row(*row.cells())
     return result
 
 
-def markdown(found: Sequence[Row], settings: Mapping[str, Any]) -> str:
-    """Return the rows as a Markdown table, with a line on how they came about."""
+def markdown(name: TableName, found: Sequence[Row], settings: Mapping[str, Any]) -> str:
+    """Return the rows of one table as Markdown, with a line on how they came about."""
     where = machine()
     made = ", ".join(f"{key} {value}" for key, value in settings.items())
     versions = f"Python {where['python']}, Kubernetes {where['kubernetes']}"
+    columns = COLUMNS[name]
     lines = [
         f"{where['cores']} cores, {versions}; {made}.",
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        "|---|" + "---:|" * (len(_COLUMNS) - 2) + "---|",
+        f"| {' | '.join(columns)} |",
+        "|---|" + "---:|" * (len(columns) - 2) + "---|",
         *(f"| {' | '.join(row.cells())} |" for row in found),
     ]
     return "\n".join(lines)
 
 
-def write_markdown(path: Path, text: str) -> None:
-    """Replace what stands between the two markers of a file; raises ReportError without them."""
-    before, after = around_block(path)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+def write_markdown(path: Path, name: TableName, text: str) -> None:
+    """Replace what stands between a table's two lines; raises ReportError without them."""
+    before, after = around_block(path, name)
+    path.write_text(f"{before}{begin(name)}\n{text}\n{end(name)}{after}")
 
 
-def around_block(path: Path) -> tuple[str, str]:
+def around_block(path: Path, name: TableName) -> tuple[str, str]:
     """Return what stands before and after the block that `write_markdown` replaces.
 
     Raises:
-        ReportError: the file has not both markers.
+        ReportError: the file has not both lines.
     """
     old = path.read_text() if path.exists() else ""
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ReportError(f"{path} has no lines {BEGIN} and {END} to write between")
+    before, found, rest = old.partition(begin(name))
+    _, closed, after = rest.partition(end(name))
+    if not (found and closed):
+        raise ReportError(f"{path} has no lines {begin(name)} and {end(name)} to write between")
     return before, after
 
 

@@ -8,15 +8,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
 from bench.client import Arrivals, Matches, appeared, running, vanished
 from bench.crew import Crew
+from bench.endpoint import QUICK as QUICK_ENDPOINT
+from bench.endpoint import EndpointSizes, measure_endpoint
 from bench.objects import PODS, PODS_WITH_TOKEN, SECRETS, SERVICES, Kind, copy_name
-from bench.stats import Run
+from bench.stats import Outcome, Run
 from bench.world import (
     HOST_NAMESPACE,
     LIMIT_NAMESPACE,
@@ -44,6 +46,7 @@ class Sizes:
         services: in a burst.
         single: pods that come one at a time.
         stored: secrets that are there when the syncer starts.
+        endpoint: what goes through the tenant's endpoint.
     """
 
     secrets: int = 500
@@ -51,24 +54,10 @@ class Sizes:
     services: int = 200
     single: int = 40
     stored: int = 2000
+    endpoint: EndpointSizes = field(default_factory=EndpointSizes)
 
 
-QUICK = Sizes(secrets=100, pods=50, services=50, single=10, stored=300)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One round of one line of the table.
-
-    Attributes:
-        line: the line's name.
-        syncer: with the syncer.
-        limit: without it; None where nothing can be compared.
-    """
-
-    line: str
-    syncer: Run
-    limit: Run | None
+QUICK = Sizes(secrets=100, pods=50, services=50, single=10, stored=300, endpoint=QUICK_ENDPOINT)
 
 
 Scenario = Callable[[World, Sizes], Awaitable[list[Outcome]]]
@@ -247,8 +236,8 @@ async def _starts(world: World, sizes: Sizes) -> list[Outcome]:
     kind, size, namespace = SECRETS, sizes.stored, await world.namespace()
     names = [f"o{number}" for number in range(size)]
     path = kind.path(namespace)
-    await _all(
-        world, names, lambda name: world.virtual.send("POST", path, kind.body(name, namespace))
+    await world.each(
+        names, lambda name: world.virtual.send("POST", path, kind.body(name, namespace))
     )
     try:
         limit = await _limit_of_cold_start(world, kind, namespace, names)
@@ -265,8 +254,7 @@ async def _starts(world: World, sizes: Sizes) -> list[Outcome]:
 async def _limit_of_cold_start(world: World, kind: Kind, namespace: str, names: list[str]) -> Run:
     path = kind.path(LIMIT_NAMESPACE)
     meter = _Meter(world, None)
-    await _all(
-        world,
+    await world.each(
         names,
         lambda name: world.host.send("POST", path, kind.copy(name, namespace, LIMIT_TENANT)),
     )
@@ -295,19 +283,6 @@ async def _warm_start(world: World, size: int) -> Run:
         return await meter.run(size, seconds, [seconds])
 
 
-async def _all(world: World, names: list[str], send: Callable[[str], Awaitable[bytes]]) -> None:
-    """Make a request for each name, as many in flight as ever."""
-    waiting = iter(names)
-
-    async def work() -> None:
-        for name in waiting:
-            await send(name)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(world.in_flight):
-            group.create_task(work())
-
-
 # -- idle ----------------------------------------------------------------------------------------
 
 
@@ -320,6 +295,9 @@ async def _idle(world: World, _sizes: Sizes) -> list[Outcome]:
         return [Outcome("idle", await meter.run(1, _IDLE, [_IDLE]), None)]
 
 
+ENDPOINT = "endpoint"
+"""The scenario whose lines have a table of their own."""
+
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "idle": _idle,
@@ -329,6 +307,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "pods-with-token": lambda world, sizes: _burst(world, PODS_WITH_TOKEN, sizes.pods),
         "one-pod": _one_at_a_time,
         "start": _starts,
+        ENDPOINT: lambda world, sizes: measure_endpoint(world, sizes.endpoint),
     }
 )
 """Every scenario by the name that `--only` takes, in the order they run."""

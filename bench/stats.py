@@ -8,6 +8,9 @@ from typing import Literal
 Pick = Literal["best", "median"]
 """Which of several rounds stands for all."""
 
+TableName = Literal["syncer", "endpoint"]
+"""Which table: of the syncer's own work, or of the tenant's endpoint."""
+
 
 def percentile(samples: Sequence[float], share: float) -> float:
     """Return the value below which a share of the samples lies, interpolated linearly.
@@ -39,6 +42,7 @@ class Run:
         cpu_seconds: the syncer's, from the first request until it had come to rest; 0 without it.
         rss_bytes: the syncer's resident memory afterwards; 0 without it.
         pair_cpu_seconds: CPU time of all processes of both control planes meanwhile.
+        grown_bytes: by how much that memory has grown; 0 where it isn't looked at.
     """
 
     count: int
@@ -47,6 +51,7 @@ class Run:
     cpu_seconds: float = 0.0
     rss_bytes: int = 0
     pair_cpu_seconds: float = 0.0
+    grown_bytes: int = 0
 
     @property
     def rate(self) -> float:
@@ -60,10 +65,28 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """One round of one line of a table.
+
+    Attributes:
+        line: the line's name.
+        syncer: with the syncer.
+        limit: without it; None where nothing can be compared.
+        table: the table that the line is in.
+    """
+
+    line: str
+    syncer: Run
+    limit: Run | None
+    table: TableName = "syncer"
+
+
+@dataclass(frozen=True)
 class Summary:
     """What several rounds come to.
 
     Attributes:
+        count: objects of one round, the median.
         rate: objects a second.
         p50: median latency, seconds.
         p99: latency below which 99 % stay, seconds.
@@ -71,8 +94,10 @@ class Summary:
         rss_bytes: the largest resident memory of the syncer.
         pair_cpu_per_1000: CPU-seconds of both control planes per 1000 objects.
         seconds: how long one round took.
+        grown_bytes: the most that this memory has grown in a round.
     """
 
+    count: int
     rate: float
     p50: float
     p99: float
@@ -80,6 +105,7 @@ class Summary:
     rss_bytes: int
     pair_cpu_per_1000: float
     seconds: float
+    grown_bytes: int
 
 
 def summarise(runs: Sequence[Run], pick: Pick) -> Summary:
@@ -98,6 +124,7 @@ def summarise(runs: Sequence[Run], pick: Pick) -> Summary:
 
     rates = [run.rate for run in runs]
     return Summary(
+        count=int(median(run.count for run in runs)),
         rate=max(rates) if pick == "best" else median(rates),
         p50=least([percentile(run.latencies, 0.5) for run in runs]),
         p99=least([percentile(run.latencies, 0.99) for run in runs]),
@@ -105,4 +132,5 @@ def summarise(runs: Sequence[Run], pick: Pick) -> Summary:
         rss_bytes=max(run.rss_bytes for run in runs),
         pair_cpu_per_1000=least([1000 * run.pair_cpu_seconds / run.count for run in runs]),
         seconds=least([run.seconds for run in runs]),
+        grown_bytes=max(run.grown_bytes for run in runs),
     )

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -138,6 +138,24 @@ class World:
         """Return the CPU time that all processes of both planes have used."""
         planes = (self.host_plane, self.virtual_plane)
         return sum(each.cpu_seconds() for plane in planes for each in plane.components.values())
+
+    def pids(self) -> list[int]:
+        """Return the process ids of both planes."""
+        planes = (self.host_plane, self.virtual_plane)
+        found = (each.pid for plane in planes for each in plane.components.values())
+        return [pid for pid in found if pid is not None]
+
+    async def each(self, names: Iterable[str], send: Callable[[str], Awaitable[bytes]]) -> None:
+        """Make a request for each name, as many in flight as ever."""
+        waiting = iter(names)
+
+        async def work() -> None:
+            for name in waiting:
+                await send(name)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.in_flight):
+                group.create_task(work())
 
     async def clear(self, kind: Kind, namespace: str) -> None:
         """Remove what a scenario left of a kind, on both sides; no syncer may run."""

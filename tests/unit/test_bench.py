@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.crew import Crew
-from bench.report import BEGIN, END, ReportError, markdown, rows, write_markdown
-from bench.scenarios import Outcome
-from bench.stats import Run, percentile, summarise
+from bench.report import TITLES, ReportError, begin, end, markdown, tables, write_markdown
+from bench.rows import COLUMNS, rows
+from bench.stats import Outcome, Run, TableName, percentile, summarise
 from controlplane.syncer import parse_metrics
 
 _TIMES = st.lists(st.floats(0, 1e6), min_size=1, max_size=50)
@@ -82,26 +82,77 @@ def test_one_by_one_it_is_the_latency_that_is_compared() -> None:
     assert row.ratio == pytest.approx(0.5)
 
 
-def test_markdown_has_a_cell_for_every_column() -> None:
-    """Every row of the table is as wide as its head."""
-    outcomes = [
-        Outcome("idle", _run(10.0), None),
-        Outcome("secrets at once", _run(2.0), _run(1.0)),
-        Outcome("one pod, to the host", _run(2.0), _run(1.0)),
-        Outcome("cold start", _run(2.0), _run(1.0)),
-        Outcome("warm restart", _run(2.0), None),
-    ]
-    lines = markdown(rows(outcomes, "best"), {"rounds": 1}).splitlines()[2:]
-    assert {line.count("|") for line in lines} == {lines[0].count("|")}
+def _through(line: str, seconds: float, straight: float) -> Outcome:
+    return Outcome(line, _run(seconds, cpu=0.1), _run(straight), table="endpoint")
+
+
+def test_what_the_endpoint_adds_is_the_difference_of_the_medians() -> None:
+    """Turns of one line are brought together before both ways are compared."""
+    turns = [(0.0020, 0.0010), (0.0100, 0.0012), (0.0018, 0.0014)]
+    (row,) = rows([_through("GET, 1 connection", *turn) for turn in turns], "median")
+    assert row.added_p50 == pytest.approx(0.0008)
+    assert row.added_p99 == pytest.approx(0.0008)
+    assert row.ratio == pytest.approx(0.6)
+    assert [(str(aim), met) for aim, met in row.verdicts()] == [("added <= 0.7 ms", False)]
+
+
+def test_memory_grows_by_the_most_of_all_turns() -> None:
+    """Memory once taken is not given back, so later turns show less."""
+    runs = [Run(1, 1.0, [1.0], grown_bytes=grown) for grown in (5, 9, 0)]
+    assert summarise(runs, "best").grown_bytes == 9
+
+
+def test_rows_go_into_their_own_tables() -> None:
+    """A table without rows is not shown."""
+    secrets = Outcome("secrets at once", _run(2.0), _run(1.0))
+    get = _through("GET, 1 connection", 0.2, 0.1)
+    assert list(tables(rows([get, secrets], "best"))) == ["syncer", "endpoint"]
+    assert [row.line for row in tables(rows([get], "best"))["endpoint"]] == ["GET, 1 connection"]
+
+
+@pytest.mark.parametrize(
+    ("name", "outcomes"),
+    [
+        pytest.param(
+            "syncer",
+            [
+                Outcome("idle", _run(10.0), None),
+                Outcome("secrets at once", _run(2.0), _run(1.0)),
+                Outcome("one pod, to the host", _run(2.0), _run(1.0)),
+                Outcome("cold start", _run(2.0), _run(1.0)),
+                Outcome("warm restart", _run(2.0), None),
+            ],
+            id="the syncer's own work",
+        ),
+        pytest.param(
+            "endpoint",
+            [_through("GET, 1 connection", 0.2, 0.1), _through("exec, MB out", 2.0, 1.0)],
+            id="the endpoint",
+        ),
+    ],
+)
+def test_markdown_has_a_cell_for_every_column(name: TableName, outcomes: list[Outcome]) -> None:
+    """Every row of a table is as wide as its head."""
+    lines = markdown(name, rows(outcomes, "best"), {"rounds": 1}).splitlines()[2:]
+    assert {line.count("|") for line in lines} == {len(COLUMNS[name]) + 1}
     assert len(lines) == 2 + len(outcomes)
 
 
 def test_only_the_marked_block_of_a_file_is_replaced(tmp_path: Path) -> None:
-    """What people wrote around the table stays as it is."""
+    """What people wrote around a table stays as it is, and so does the other table."""
     path = tmp_path / "performance.md"
-    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    write_markdown(path, "new")
-    assert path.read_text() == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    blocks = {name: f"{begin(name)}\nold\n{end(name)}\n" for name in TITLES}
+    path.write_text(f"before\n{blocks['syncer']}between\n{blocks['endpoint']}after\n")
+    write_markdown(path, "endpoint", "new")
+    written = f"{begin('endpoint')}\nnew\n{end('endpoint')}\n"
+    assert path.read_text() == f"before\n{blocks['syncer']}between\n{written}after\n"
+
+
+def test_the_docs_have_a_place_for_every_table() -> None:
+    """docs/performance.md can be written, each table between its own two lines."""
+    text = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    for name in TITLES:
+        assert text.count(begin(name)) == text.count(end(name)) == 1
 
 
 def test_a_file_without_markers_is_refused(tmp_path: Path) -> None:
@@ -109,7 +160,7 @@ def test_a_file_without_markers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "performance.md"
     path.write_text("mine\n")
     with pytest.raises(ReportError, match="has no lines"):
-        write_markdown(path, "new")
+        write_markdown(path, "syncer", "new")
     assert path.read_text() == "mine\n"
 
 
