@@ -156,25 +156,31 @@ def _report(
     options: argparse.Namespace, outcomes: list[Outcome], load: float, *, failed: bool
 ) -> None:
     found = rows(outcomes, options.pick)
-    settings = {
-        "rounds": options.rounds,
-        "of the rounds the": options.pick,
-        "requests in flight": options.in_flight,
-        "load of the machine before": round(load, 1),
-    }
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     by_table = tables(found)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     for name, some in by_table.items():
         console.print(table(name, some))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        content = as_json(outcomes, found, settings)
+        content = as_json(outcomes, found, _settings(options, load, *by_table))
         options.json.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
     if options.write and failed:
         raise ReportError(f"{options.write} is left as it was, since a scenario failed")
     if options.write:
         for name, some in by_table.items():
-            write_markdown(options.write, name, markdown(name, some, settings))
+            text = markdown(name, some, _settings(options, load, name))
+            write_markdown(options.write, name, text)
+
+
+def _settings(options: argparse.Namespace, load: float, *shown: TableName) -> dict[str, object]:
+    """Return what is worth knowing of how the figures of some tables came about."""
+    settings = {"rounds": options.rounds}
+    if "endpoint" in shown:
+        settings["turns each"] = (QUICK if options.quick else Sizes()).endpoint.turns
+    settings["of these the"] = options.pick
+    if "syncer" in shown:
+        settings["requests in flight"] = options.in_flight
+    return settings | {"load of the machine before": round(load, 1)}
 
 
 def _tables(scenarios: Sequence[str]) -> set[TableName]:
