@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from mappers import cluster_ip
+from mappers import cluster_ip, metrics_api
 from mappers.cluster_ip import EXTERNAL_NAME, NODE_PORT_TYPES
 from mappers.metadata import host_metadata
 from mappers.servicecidrs import SERVICE_CIDR, is_handed_out, networks
@@ -83,6 +83,8 @@ def _related(_source: Object, _copy: Object | None, _ctx: Context) -> Iterable[N
 def _to_host(virtual: Object, ctx: Context) -> Object | Skip:
     if key_of(virtual) == KUBERNETES:
         return Skip("the virtual API server's own service has no copy")
+    if metrics_api.leads_here(virtual):
+        return Skip("it leads to the syncer, from inside its own pod")
     meant = cluster_ip.as_meant(virtual)
     spec = meant["spec"]
     kind = spec.get("type", "ClusterIP")

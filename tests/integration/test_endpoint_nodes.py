@@ -18,11 +18,9 @@ import pytest
 from aiohttp import web
 
 from controlplane import ControlPlane
-from syncer.naming import PREFIX
 from tests.integration.endpoint import (
     Caller,
     Kubectl,
-    administrator,
     ask,
     caller,
     grant,
@@ -437,31 +435,14 @@ async def test_kubectl_top_shows_the_tenants_own() -> None:
 
 
 async def _registered(pair: Pair) -> None:
-    """See that the virtual API server itself finds the metrics, through default/kubernetes."""
-    registration = await pair.virtual.get(
-        "apiregistration.k8s.io/v1/apiservices", "v1beta1.metrics.k8s.io"
-    )
-    assert registration["metadata"]["labels"] == {f"{PREFIX}metrics-api": "true"}
-    subset = {
-        "addresses": [{"ip": "192.0.2.250"}],
-        "ports": [{"name": "https", "port": 8443, "protocol": "TCP"}],
-    }
-    await pair.host.apply(
-        named("Endpoints", pair.names.tenant, pair.names.host_namespace, subsets=[subset])
-    )
-    address = (await pair.virtual.get("services", "kubernetes", "default"))["spec"]["clusterIP"]
-    with pair.virtual.plane.egress.route(f"{address}:443", ("127.0.0.1", pair.syncer.port)):
+    """See that the virtual API server itself finds the metrics: at the endpoint, by its own CA."""
 
-        async def found() -> Object:
-            answer = await ask(
-                pair,
-                pair.virtual.plane.server,
-                "GET",
-                "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods/web",
-                who=administrator(pair),
-            )
-            assert answer.status == 200, answer
-            metrics: Object = answer.json
-            return metrics
+    async def found() -> Object:
+        path = "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods/web"
+        answer = await ask(pair, pair.virtual.plane.server, "GET", path)
+        assert answer.status == 200, answer
+        metrics: Object = answer.json
+        return metrics
 
-        assert (await eventually(found, timeout=60))["metadata"]["name"] == "web"
+    assert (await eventually(found, timeout=60))["metadata"]["name"] == "web"
+    assert await pair.find_copy("services", "metrics-service", "kube-system") is None

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from mappers.metrics_api import KIND, NAME, OURS, ROOT_CA
+from mappers.metrics_api import KINDS, NAME, OURS, ROOT_CA, SERVICE
+from mappers.services import KIND as SERVICES
 from syncer.types import Key
 
+SERVICE_KIND, KIND = KINDS
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 THEIRS = {
     "metadata": {"name": NAME.name, "uid": "u", "resourceVersion": "1"},
@@ -57,7 +59,7 @@ def test_it_leads_to_the_endpoint_and_is_checked(world: Any) -> None:
     published(world)
     (action,) = world.derived(KIND, NAME, None)
     spec = action.wanted["spec"]
-    assert spec["service"] == {"namespace": "default", "name": "kubernetes", "port": 443}
+    assert spec["service"] == {"namespace": "kube-system", "name": SERVICE.name, "port": 8443}
     assert b64decode(spec["caBundle"]).decode() == PEM
     assert "insecureSkipTLSVerify" not in spec
 
@@ -75,3 +77,25 @@ def test_without_a_published_ca_it_waits(world: Any) -> None:
     world.options["proxy_metrics_server"] = True
     (action,) = world.derived(KIND, NAME, None)
     assert type(action).__name__ == "Wait"
+
+
+def test_the_service_leads_to_the_endpoint_and_is_not_copied(world: Any) -> None:
+    """It is an alias of what API server and endpoint share; the host has no use of it."""
+    world.options["proxy_metrics_server"] = True
+    (action,) = world.derived(SERVICE_KIND, SERVICE, None)
+    made = action.wanted
+    assert made["spec"] == {"type": "ExternalName", "externalName": "localhost"}
+    made["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+    assert type(world.wanted(SERVICES, made)).__name__ == "Skip"
+    assert world.derived(SERVICE_KIND, SERVICE, made) == []
+
+
+def test_a_service_of_the_tenants_by_that_name_stays(world: Any) -> None:
+    """It is synced as any other, and not used."""
+    world.options["proxy_metrics_server"] = True
+    theirs = {
+        "metadata": {"namespace": SERVICE.namespace, "name": SERVICE.name, "uid": "u"},
+        "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.9", "ports": [{"port": 80}]},
+    }
+    assert world.derived(SERVICE_KIND, SERVICE, theirs) == []
+    assert type(world.wanted(SERVICES, theirs)).__name__ != "Skip"
