@@ -215,8 +215,8 @@ async def agreed(pair: Pair, name: str, namespace: str) -> tuple[Object, Object]
         host = await pair.copy("services", name, namespace)
         assert ownership.virtual_uid(host) == virtual["metadata"]["uid"]
         assert ownership.annotation(host, ownership.BLOCK_DELETION) is None
-        for name in ("clusterIP", "ports"):
-            assert virtual["spec"].get(name) == host["spec"].get(name)
+        for part in ("clusterIP", "ports"):
+            assert virtual["spec"].get(part) == host["spec"].get(part)
         return virtual, host
 
     return await eventually(check)
@@ -622,9 +622,11 @@ async def test_what_the_virtual_server_refuses_never_reaches_the_host(
 
 @pytest.mark.parametrize("size", [3 << 20, 5 << 20], ids=["at the limit", "beyond it"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["of known length", "in chunks"])
-async def test_a_body_too_large_is_refused(rig: Rig, place: str, size: int, chunked: bool) -> None:
+async def test_a_body_too_large_is_refused(
+    pair: Pair, namespace: str, size: int, chunked: bool
+) -> None:
     """As an API server does."""
-    obj = service("web", place)
+    obj = service("web", namespace)
     obj["metadata"]["annotations"] = {"long": "x" * size}
     body = orjson.dumps(obj)
 
@@ -634,7 +636,7 @@ async def test_a_body_too_large_is_refused(rig: Rig, place: str, size: int, chun
 
     options = {**json_body({}), "body": pieces() if chunked else io.BytesIO(body)}
     try:
-        answer = await through(rig.pair, "POST", path_of("services", place), **options)
+        answer = await through(pair, "POST", path_of("services", namespace), **options)
     except aiohttp.ClientError:
         return  # refused before all of it was sent
     assert answer.status == 413
