@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
@@ -27,6 +27,8 @@ HANDSHAKE_SECONDS: Final = 10.0
 MAX_FIELD: Final = 32 * 1024
 """Bytes of a request's line, and of each of its headers; a token may be long."""
 MAX_FIELDS: Final = 128
+MAX_UNSENT: Final = 64 * 1024
+"""Bytes that wait for a slow reader; TLS would hold half a megabyte for each."""
 DRAIN_SECONDS: Final = 3.0
 """How long short requests may take once the syncer stops."""
 
@@ -61,6 +63,7 @@ class Connection(web.RequestHandler):
         if not self._counted:
             self.force_close()
             return
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=MAX_UNSENT)
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None:
             for level, option, value in _KEEPALIVE:

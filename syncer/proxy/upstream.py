@@ -299,7 +299,7 @@ async def relay(
         if length is not None:
             answer.content_length = length
         await answer.prepare(request)
-        while piece := await response.content.readany():
+        while piece := await response.content.read(_SMALL):  # all there is may be a lot
             if piece := piece if feed is None else feed(piece):
                 await answer.write(piece)
         if feed is not None and (rest := feed(b"")):
