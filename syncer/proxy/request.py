@@ -11,13 +11,13 @@ Source: k8s.io/apiserver v0.36 ``pkg/endpoints/request/requestinfo.go``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-MAX_TARGET: Final = 16 * 1024
-"""Bytes that a request's target may have; API servers and kubelets take longer command lines as
-repeated query parameters, which fit well."""
+MAX_TARGET: Final = 48 * 1024
+"""Bytes that a request's target may have. The longest are commands to exec, which are in it whole;
+API servers take 1 MiB, but hold each caller to it."""
 
 _VERBS: Final = {
     "POST": "create",
@@ -29,8 +29,10 @@ _VERBS: Final = {
 }
 _NAMESPACE_SUBRESOURCES: Final = ("status", "finalize")
 _PLAIN: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
-_QUERY: Final = re.compile(r"[!-\"$-~]*")  # without "#": some take it for the query's end
-_PROXIED: Final = frozenset({"pods", "services", "nodes"})
+_QUERY: Final = re.compile(r"[!\"$-~]*")  # without "#": some take it for the query's end
+_SLASHES: Final = re.compile(rb"[/\\]")
+_PROXIED: Final = frozenset({"pods", "services"})
+_DOTS: Final = 'the path must not have "." and ".." as segments'
 
 
 class BadTargetError(ValueError):
@@ -73,7 +75,7 @@ class RequestInfo:
 
     def parameters(self) -> list[tuple[str, str]]:
         """Give the query's parameters in order, decoded; those without a value too."""
-        return parse_qsl(self.query, keep_blank_values=True)
+        return _parameters(self.query)
 
     def parameter(self, name: str) -> str:
         """Give the first value of a parameter, or ``""``."""
@@ -82,6 +84,9 @@ class RequestInfo:
 
 def read(method: str, target: str) -> RequestInfo:
     """Read a request.
+
+    Differs from an API server in one thing: a field selector for ``metadata.name`` is not taken for
+    the object's name, so that rights asked for are those to the whole list.
 
     Args:
         method: HTTP method, upper case.
@@ -101,16 +106,21 @@ def read(method: str, target: str) -> RequestInfo:
         raise BadTargetError("the query has characters that must be percent-encoded")
     raw = raw_path.strip("/").split("/")
     proxied = _proxied_from(raw)
+    _check_slashes(raw_path, proxied)
+    if "%" not in raw_path:
+        if "." in raw or ".." in raw:
+            raise BadTargetError(_DOTS)
+        return _resource(method, raw_path, raw_path, query, raw)
     for place, segment in enumerate(raw):
         _check(segment, strict=place < proxied)
-    _check_slashes(raw_path, proxied)
-    return _resource(method, raw_path, query, [_decoded(segment) for segment in raw])
+    parts = [_decoded(segment) for segment in raw]
+    return _resource(method, raw_path, _decoded(raw_path), query, parts)
 
 
 def _proxied_from(raw: list[str]) -> int:
     """Give the place behind ``.../proxy``: what follows is a workload's, not the API's.
 
-    Only the plain spelling counts; any other spelling of these words is not let through anyway.
+    Only the plain spelling counts: behind any other, the tail has to be as plain as the rest.
     """
     match raw:
         case ["api", "v1", "namespaces", _, resource, _, "proxy", *_] if resource in _PROXIED:
@@ -118,16 +128,17 @@ def _proxied_from(raw: list[str]) -> int:
         case ["api", "v1", "nodes", _, "proxy", *_]:
             return 5
         case _:
-            return len(raw)
+            return MAX_TARGET  # no target has so many segments
 
 
 def _check(segment: str, *, strict: bool) -> None:
+    """Refuse a segment that could be taken for more than one, for another, or for no text."""
     once = unquote_to_bytes(segment)
     twice = unquote_to_bytes(once)
     for decoded in (once, twice):
-        if any(part in (b".", b"..") for part in re.split(rb"[/\\]", decoded)):
-            raise BadTargetError('the path must not have "." and ".." as segments')
-        if strict and (b"/" in decoded or b"\\" in decoded):
+        if any(part in (b".", b"..") for part in _SLASHES.split(decoded)):
+            raise BadTargetError(_DOTS)
+        if strict and _SLASHES.search(decoded):
             raise BadTargetError("the path must not have encoded slashes")
     if strict and once != twice:
         raise BadTargetError("the path must not be encoded twice")
@@ -142,61 +153,67 @@ def _check(segment: str, *, strict: bool) -> None:
 def _check_slashes(raw_path: str, proxied: int) -> None:
     """Refuse empty segments, but for one at the end and those of a workload's own path."""
     segments = raw_path[1:].split("/")
-    if any(not segment for segment in segments[: min(proxied, len(segments) - 1)]):
+    if "" in segments[: min(proxied, len(segments) - 1)]:
         raise BadTargetError("the path must not have empty segments")
 
 
-def _decoded(segment: str) -> str:
-    return unquote_to_bytes(segment).decode()
+def _decoded(text: str) -> str:
+    return unquote_to_bytes(text).decode()
 
 
-def _resource(method: str, raw_path: str, query: str, parts: list[str]) -> RequestInfo:
-    path = f"/{'/'.join(parts)}"
-    plain = RequestInfo(method, raw_path, path, query, verb=method.lower())
-    if len(parts) < 3 or parts[0] not in ("api", "apis"):
-        return plain
-    group, rest = ("", parts[1:]) if parts[0] == "api" else (parts[1], parts[2:])
-    if not rest[1:]:
-        return plain
-    version, rest = rest[0], rest[1:]
-    before = len(parts) - len(rest)
+def _resource(method: str, raw_path: str, path: str, query: str, parts: list[str]) -> RequestInfo:
+    match parts:
+        case ["api", version, *rest] if rest:
+            group = ""
+        case ["apis", group, version, *rest] if rest:
+            pass
+        case _:
+            return RequestInfo(method, raw_path, path, query, verb=method.lower())
     verb = _VERBS.get(method, "")
     legacy = rest[0] if rest[0] in ("proxy", "watch") else ""
     if legacy:
         if len(rest) < 2:
-            return plain
-        verb, rest, before = legacy, rest[1:], before + 1
+            return RequestInfo(method, raw_path, path, query, verb=method.lower())
+        verb, rest = legacy, rest[1:]
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 1:
         namespace = rest[1]
         if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
-            rest, before = rest[2:], before + 2
+            rest = rest[2:]
     resource, name, subresource = (*rest, "", "")[:3]
     if legacy == "proxy":
         subresource = ""
-    info = RequestInfo(
+    if not name:
+        verb = _collection_verb(verb, query)
+    before = len(parts) - len(rest)
+    return RequestInfo(
         method, raw_path, path, query, is_resource=True, verb=verb, group=group, version=version,
         namespace=namespace, resource=resource, name=name, subresource=subresource,
         tail=_behind(raw_path, before + 3) if subresource else "",
     )  # fmt: skip
-    return _with_list_verb(info)
 
 
-def _with_list_verb(info: RequestInfo) -> RequestInfo:
+def _collection_verb(verb: str, query: str) -> str:
     """Tell lists, watches and deletions of collections from those of one object."""
-    if not info.name and info.verb == "delete":
-        return replace(info, verb="deletecollection")
-    if info.name or info.verb != "get":
-        return info
-    watching = info.parameter("watch")
-    return replace(info, verb="watch" if _is_true(info, watching) else "list")
+    if verb == "delete":
+        return "deletecollection"
+    if verb != "get":
+        return verb
+    return "watch" if query and _is_watch(query) else "list"
 
 
-def _is_true(info: RequestInfo, value: str) -> bool:
-    """Read a boolean of the query as API servers do: there and not ``0`` or ``false`` is true."""
-    if not any(key == "watch" for key, _ in info.parameters()):
-        return False
-    return value.lower() not in ("0", "false", "f")
+def _is_watch(query: str) -> bool:
+    """Read ``watch`` as API servers do: there, and neither ``0`` nor ``false``, is true.
+
+    Source: k8s.io/apimachinery v0.36 ``pkg/runtime/conversion.go``,
+    ``Convert_Slice_string_To_bool``.
+    """
+    values = (value for key, value in _parameters(query) if key == "watch")
+    return next(values, "0").lower() not in ("0", "false")
+
+
+def _parameters(query: str) -> list[tuple[str, str]]:
+    return parse_qsl(query, keep_blank_values=True)
 
 
 def _behind(raw_path: str, segments: int) -> str:
