@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import fcntl
+import io
 import os
 import re
 import signal
@@ -158,6 +159,7 @@ class Answer:
 
 
 _OF_ONE_ANSWER = frozenset({"date", "audit-id", "server", "connection", "keep-alive"})
+_LARGE = 1 << 20  # bytes; aiohttp warns of larger bodies in one piece
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
@@ -208,6 +210,8 @@ async def ask(
         headers: of the request.
     """
     who = who or administrator(pair)
+    if isinstance(body, bytes) and len(body) > _LARGE:
+        body = io.BytesIO(body)
     async with (
         asyncio.timeout(SECONDS),
         session(pair, who) as opened,
