@@ -32,7 +32,7 @@ from syncer.engine.gate import Gate
 from syncer.engine.guard import CONFIG_MAPS, SERVICES, Guard, host_lost
 from syncer.engine.queue import Level, WorkQueue
 from syncer.engine.reconcile import Attendant, Reconciler
-from syncer.engine.view import OWN_ENDPOINTS, OWN_SERVICE, Item, View
+from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig, in_cluster, load_in_cluster, load_kubeconfig
@@ -49,7 +49,17 @@ from syncer.proxy.kubelet_paths import NodeAddresses
 from syncer.proxy.services import Copying
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
-from syncer.types import Direction, Indexer, Key, Kind, Object, Resource, Side
+from syncer.types import (
+    OWN_ENDPOINTS,
+    OWN_SERVICE,
+    Direction,
+    Indexer,
+    Key,
+    Kind,
+    Object,
+    Resource,
+    Side,
+)
 
 REFUSED_SECONDS: Final = 30.0
 """How long credentials may be refused at start before the process gives up."""
@@ -178,8 +188,8 @@ class App:
                 listener=self._addresses_changed if made else None,
             )
         for name, resource, own, listener in (
-            (OWN_SERVICE, SERVICES, self._settings.service_name, self._owner_changed),
-            (OWN_ENDPOINTS, ENDPOINTS, self._settings.service_name, None),
+            (OWN_SERVICE.resource, SERVICES, self._settings.service_name, self._owner_changed),
+            (OWN_ENDPOINTS.resource, ENDPOINTS, self._settings.service_name, None),
             (OWN_STATE, CONFIG_MAPS, f"vc-state-{self._names.tenant}", self._state_changed),
         ):
             self._add_informer(
@@ -349,7 +359,7 @@ class App:
 
     def _addresses_changed(self, _change: Change) -> None:
         """A Service that leads to the endpoint changed: its certificate may have to."""
-        store = self._view.store(Side.HOST, OWN_SERVICE)
+        store = self._view.store(Side.HOST, OWN_SERVICE.resource)
         self._proxy.set_services([own for key in store.keys() if (own := store.get(key))])  # noqa: SIM118 - no mapping
 
     def _owner_changed(self, change: Change) -> None:
@@ -359,7 +369,7 @@ class App:
             return
         key = Key(self._settings.current_namespace, self._settings.service_name)
         before = self._view.owner
-        service = self._view.store(Side.HOST, OWN_SERVICE).get(change.key)
+        service = self._view.store(Side.HOST, OWN_SERVICE.resource).get(change.key)
         if change.new is None or service is None or "deletionTimestamp" in service["metadata"]:
             self._gate.close(
                 "owner",
@@ -543,7 +553,7 @@ class App:
         while True:
             await asyncio.sleep(OWNER_SECONDS)
             if "owner" in self._gate.reasons:
-                self._informers[Side.HOST, OWN_SERVICE].relist()
+                self._informers[Side.HOST, OWN_SERVICE.resource].relist()
 
     async def _drain(self) -> None:
         """Let the writes under way finish; begin no others."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
-from syncer import ownership, paths, types
+from syncer import ownership, paths
 from syncer.engine.plan import Pair
 from syncer.engine.queue import Level
 from syncer.kube.store import Change, Lister, Meta, Store
@@ -38,10 +38,6 @@ VIRTUAL_KEY_INDEX: Final = "virtual"
 """Built-in index on host stores: the virtual key that the marks of a host object name."""
 NAMESPACE_INDEX: Final = "namespace"
 """Built-in index on virtual stores of namespaced resources."""
-
-OWN_SERVICE: Final = types.OWN_SERVICE.resource
-OWN_ENDPOINTS: Final = types.OWN_ENDPOINTS.resource
-"""Reserved resource names of the host's own objects of this virtual cluster; key ``/``."""
 
 
 class Item(NamedTuple):

@@ -40,7 +40,8 @@ _UNSTEADY = (
     # Left out by the endpoints' controllers when two changes come at once.
     (
         re.compile(
-            r'"annotations":\{"endpoints.kubernetes.io/last-change-trigger-time":"<time>"\},'
+            r'"annotations":\{"endpoints.kubernetes.io/last-change-trigger-time":"<time>"\},|'
+            r',"annotations":\{"endpoints.kubernetes.io/last-change-trigger-time":"<time>"\}'
         ),
         "",
     ),

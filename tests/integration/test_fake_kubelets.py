@@ -8,6 +8,7 @@ import aiohttp
 import orjson
 import pytest
 
+from controlplane.nodes import RESERVED
 from controlplane.nodes import node as fake_node
 from syncer.naming import PREFIX, node_host_name
 from tests.integration.harness import (
@@ -24,6 +25,8 @@ from tests.integration.harness import (
 )
 from tests.integration.pod_steps import in_phase
 
+_RESERVED = {"key": RESERVED, "effect": "NoSchedule"}
+
 
 @pytest.fixture
 async def node(host: Cluster) -> AsyncIterator[str]:
@@ -32,13 +35,14 @@ async def node(host: Cluster) -> AsyncIterator[str]:
     made = fake_node(9)
     made["metadata"]["name"] = name
     made["metadata"]["labels"]["kubernetes.io/hostname"] = name
+    made["spec"]["taints"] = [_RESERVED]  # for this test's pods; others' would go with the node
     await host.create(made)
 
     async def ready() -> None:
         found = await host.get("nodes", name)
         conditions = found["status"].get("conditions") or ()
         assert any((each["type"], each["status"]) == ("Ready", "True") for each in conditions)
-        assert not found["spec"].get("taints")
+        assert found["spec"]["taints"] == [_RESERVED]
 
     await eventually(ready)
     yield name
@@ -50,7 +54,8 @@ def _on(node: str, name: str, namespace: str, operator: str = "In") -> Object:
     expression = {"key": "metadata.name", "operator": operator, "values": [node]}
     terms = {"nodeSelectorTerms": [{"matchFields": [expression]}]}
     required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
-    return pod(name, namespace, affinity={"nodeAffinity": required})
+    tolerations = [{"key": RESERVED, "operator": "Exists"}]
+    return pod(name, namespace, affinity={"nodeAffinity": required}, tolerations=tolerations)
 
 
 def _service_name(pair: Pair, node: str) -> str:
