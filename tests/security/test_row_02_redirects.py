@@ -1,0 +1,178 @@
+"""Row 2: what answers behind the endpoint leads nobody elsewhere by a redirect.
+
+(CVE-2020-8559, CVE-2018-1002102, CVE-2022-3172.)
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from aiohttp import web
+
+from tests.integration.endpoint import Caller
+from tests.integration.harness import eventually, named, service
+from tests.security.conftest import Scene
+from tests.security.endpoint_wire import (
+    METADATA,
+    WEBSOCKET,
+    Backend,
+    Seen,
+    Sentinel,
+    kubelet,
+    say,
+)
+
+WHERE = pytest.mark.parametrize("where", ["loopback", "metadata"])
+
+
+@dataclass(frozen=True)
+class Lure:
+    """Where a server wants to lead its callers.
+
+    Attributes:
+        to: URL that nobody may ask for.
+    """
+
+    to: str
+
+    def __call__(self, request: web.BaseRequest) -> web.Response:
+        """Redirect, with the status that the path ends in, else 302."""
+        first, _, last = request.path.rpartition("/")
+        if first.startswith("/apis/") and last == "v1":  # else an API server asks it for nothing
+            answer = {"kind": "APIResourceList", "apiVersion": "v1", "resources": []}
+            return web.json_response(answer | {"groupVersion": request.path.removeprefix("/apis/")})
+        status = int(last) if last.isdigit() else 302
+        return web.Response(status=status, headers={"Location": self.to}, text="moved")
+
+
+@asynccontextmanager
+async def _lure(scene: Scene, where: str) -> AsyncIterator[Lure]:
+    """Yield a redirect to where nobody may go; see that neither API server, nor we, went there."""
+    async with Sentinel().listening() as sentinel:
+        to = {"loopback": sentinel.url, "metadata": f"http://{METADATA}/latest/"}[where]
+        yield Lure(to)
+        await asyncio.sleep(0.1)
+        for plane in (scene.pair.host.plane, scene.pair.virtual.plane):
+            targets = [dial.target for dial in plane.egress.dials]
+            assert not [each for each in targets if METADATA in each]
+            assert not [each for each in targets if each.endswith(f":{sentinel.port}")]
+
+
+def _is_told_nothing(seen: list[Seen]) -> None:
+    """See that a server heard nothing by which its caller, or the syncer, could be taken."""
+    assert seen
+    for request in seen:
+        names = {name.lower().replace("_", "-") for name, _ in request.headers}
+        assert "authorization" not in names
+        assert not [name for name in names if name.startswith(("impersonate-", "x-remote-"))]
+
+
+@WHERE
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_workloads_redirect_is_its_callers_to_follow(
+    scene: Scene, status: int, where: str
+) -> None:
+    """Through pods/proxy and services/proxy, whatever the method: passed on, never followed."""
+    pair = scene.pair
+    ip = (await pair.virtual.get("pods", "web", scene.red))["status"]["podIP"]
+    base = f"/api/v1/namespaces/{scene.red}"
+    spoofed = (("Cookie", "own=1"), ("X-Remote-User", "admin"), ("X_Remote_User", "admin"))
+    async with _lure(scene, where) as lure, Backend(lure).listening() as server:
+
+        async def moves(target: str, who: Caller) -> None:
+            answer = await say(pair, "GET", target, who=who, headers=spoofed)
+            assert (answer.status, answer.header("location")) == (status, lure.to), answer
+
+        with pair.host.plane.egress.route(ip, ("127.0.0.1", server.port)):
+            for what in ("pods/web:80", "pods/http:web:80", "services/web:80"):
+                for who in (scene.robot, scene.admin):
+                    await eventually(_with(moves, f"{base}/{what}/proxy/{status}", who))
+            target = f"{base}/pods/web:80/proxy/{status}"
+            posted = await say(pair, "POST", target, who=scene.admin, body=b"x" * 100)
+            assert (posted.status, posted.header("location")) == (status, lure.to)
+            upgraded = await say(pair, "GET", target, who=scene.robot, headers=WEBSOCKET)
+            assert upgraded.status != 101
+        _is_told_nothing(server.seen)
+        assert scene.robot.token not in str(server.seen)
+
+
+def _with(check: Callable[[str, Caller], object], target: str, who: Caller) -> Callable[[], object]:
+    return lambda: check(target, who)
+
+
+@WHERE
+async def test_an_aggregated_api_leads_nowhere(scene: Scene, where: str) -> None:
+    """An API of the tenant's own that redirects is not followed, by us or by its API server."""
+    pair = scene.pair
+    short = f"moved-{uuid.uuid4().hex[:6]}"
+    group = f"{short}.example.com"
+    keys = pair.virtual.plane.pki.server(f"{short}.{scene.red}.svc")
+    await pair.virtual.create(service(short, scene.red, port=443, selector=None))
+    slice_of_it = named(  # without one it wouldn't be asked; where it leads does not matter
+        "EndpointSlice",
+        short,
+        scene.red,
+        apiVersion="discovery.k8s.io/v1",
+        labels={"kubernetes.io/service-name": short},
+        addressType="IPv4",
+        endpoints=[{"addresses": ["10.245.200.1"]}],
+        ports=[{"name": "main", "port": 443}],
+    )
+
+    async def has_the_hosts_address() -> str:
+        copy = await pair.copy("services", short, scene.red)
+        found = (await pair.virtual.get("services", short, scene.red))["spec"]["clusterIP"]
+        assert found == copy["spec"]["clusterIP"]
+        return str(found)
+
+    address = await eventually(has_the_hosts_address)
+    spec = {
+        "group": group,
+        "version": "v1",
+        "groupPriorityMinimum": 1000,
+        "versionPriority": 15,
+        "insecureSkipTLSVerify": True,
+        "service": {"name": short, "namespace": scene.red},
+    }
+    kind = "apiregistration.k8s.io/v1"
+    async with _lure(scene, where) as lure, Backend(lure).listening(keys) as server:
+
+        async def moves(method: str, _who: Caller) -> None:
+            body = b"{}" if method == "POST" else b""
+            target = f"/apis/{group}/v1/things"
+            answer = await say(pair, method, target, who=scene.admin, body=body)
+            assert answer.status in (302, 502), answer  # passed on, or refused by its API server
+            assert [each for each in server.seen if each.target == target]
+
+        with pair.virtual.plane.egress.route(f"{address}:443", ("127.0.0.1", server.port)):
+            try:
+                await pair.virtual.create(slice_of_it)
+                await pair.virtual.create(
+                    named("APIService", f"v1.{group}", apiVersion=kind, spec=spec)
+                )
+                for method in ("GET", "POST"):
+                    await eventually(_with(moves, method, scene.admin))
+            finally:
+                await pair.virtual.delete(f"{kind}/apiservices", f"v1.{group}")
+                await pair.virtual.delete("discovery.k8s.io/v1/endpointslices", short, scene.red)
+                await pair.virtual.delete("services", short, scene.red)
+
+
+@WHERE
+async def test_a_kubelet_leads_nowhere(scene: Scene, addresses: Iterator[str], where: str) -> None:
+    """A host node's kubelet that redirects is an error; where to is told to nobody."""
+    pair = scene.pair
+    async with (
+        _lure(scene, where) as lure,
+        kubelet(pair, scene.red, next(addresses), lure) as (node, server),
+    ):
+        for page in ("metrics", "metrics/cadvisor", "metrics/resource", "stats/summary"):
+            target = f"/api/v1/nodes/{node}/proxy/{page}"
+            answer = await say(pair, "GET", target, who=scene.admin)
+            assert answer.status == 503, answer
+            assert not answer.header("location")
+            assert lure.to not in answer.body.decode()
+        assert len(server.seen) == 4
