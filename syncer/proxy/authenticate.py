@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 from urllib.parse import unquote
@@ -40,6 +42,7 @@ TOKEN_PROTOCOL: Final = "base64url.bearer.authorization.k8s.io."  # noqa: S105 -
 CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
 
 _MAX_TOKEN: Final = 16 * 1024
+_ESCAPED: Final = re.compile(r"(?:[^%]|%[0-9a-fA-F]{2})*")
 
 
 def unauthorized() -> RefusalError:
@@ -97,6 +100,7 @@ def _by_name(headers: Iterable[Header]) -> dict[str, list[str]]:
 # -- certificates --------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def _named_by_certificate(peer: Peer | None) -> User | None:
     if peer is None or PeerKind.CLIENT not in peer.kind:
         return None
@@ -115,14 +119,20 @@ def _named_by_proxy(
     name = values.get("x-remote-user", [""])[0]
     if not name:
         return None
-    extra: dict[str, tuple[str, ...]] = {}
-    for header, given in values.items():
-        if header.startswith("x-remote-extra-"):
-            key = unquote(header.removeprefix("x-remote-extra-"))
-            extra[key] = (*extra.get(key, ()), *given)
     groups = tuple(group for group in values.get("x-remote-group", ()) if group)
     uid = values.get("x-remote-uid", [""])[0]
-    return with_class(User(name, groups, uid, extra))
+    return with_class(User(name, groups, uid, _extra(values, "x-remote-extra-")))
+
+
+def _extra(values: Mapping[str, list[str]], prefix: str) -> dict[str, tuple[str, ...]]:
+    """Read the extras of a user; a key that can't be decoded is taken as it is, as Go does."""
+    extra: dict[str, tuple[str, ...]] = {}
+    for header, given in values.items():
+        if header.startswith(prefix):
+            key = header.removeprefix(prefix)
+            key = unquote(key) if _ESCAPED.fullmatch(key) else key
+            extra[key] = (*extra.get(key, ()), *given)
+    return extra
 
 
 def with_class(user: User) -> User:
@@ -134,7 +144,7 @@ def with_class(user: User) -> User:
     Source: k8s.io/apiserver v0.36 ``pkg/authentication/group``, ``AuthenticatedGroupAdder``.
     """
     wanted = UNAUTHENTICATED if user.name == ANONYMOUS else AUTHENTICATED
-    if user.groups and {AUTHENTICATED, UNAUTHENTICATED} & set(user.groups):
+    if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
         return user
     return replace(user, groups=(*user.groups, wanted))
 
@@ -153,10 +163,11 @@ def _bearer(values: Mapping[str, list[str]]) -> str:
 def _websocket_token(values: Mapping[str, list[str]]) -> str:
     if "websocket" not in ",".join(values.get("upgrade", ())).lower():
         return ""
-    for protocol in subprotocols(values.get("sec-websocket-protocol", ())):
-        if protocol.startswith(TOKEN_PROTOCOL):
-            return _decoded(protocol.removeprefix(TOKEN_PROTOCOL))
-    return ""
+    asked = subprotocols(values.get("sec-websocket-protocol", ()))
+    tokens = [each for each in asked if each.startswith(TOKEN_PROTOCOL)]
+    if len(tokens) > 1:
+        raise unauthorized()
+    return _decoded(tokens[0].removeprefix(TOKEN_PROTOCOL)) if tokens else ""
 
 
 def subprotocols(values: Iterable[str]) -> list[str]:
@@ -166,7 +177,8 @@ def subprotocols(values: Iterable[str]) -> list[str]:
 
 def _decoded(text: str) -> str:
     try:
-        token = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+        padded = text + "=" * (-len(text) % 4)
+        token = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, UnicodeDecodeError, ValueError):
         raise unauthorized() from None
     if not token or len(token) > _MAX_TOKEN or not token.isprintable() or " " in token:
@@ -186,11 +198,7 @@ def _impersonated(values: Mapping[str, list[str]]) -> User | None:
     name = values.get("impersonate-user", [""])[0]
     uid = values.get("impersonate-uid", [""])[0]
     groups = tuple(values.get("impersonate-group", ()))
-    extra: dict[str, tuple[str, ...]] = {}
-    for header, given in values.items():
-        if header.startswith("impersonate-extra-"):
-            key = unquote(header.removeprefix("impersonate-extra-"))
-            extra[key] = (*extra.get(key, ()), *given)
+    extra = _extra(values, "impersonate-extra-")
     if name:
         return User(name, groups, uid, extra)
     if uid or groups or extra:

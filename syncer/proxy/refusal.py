@@ -9,6 +9,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from typing import Final
 
 import orjson
@@ -102,18 +103,19 @@ def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> Refusal
 
     Source: k8s.io/apiserver v0.36 ``pkg/endpoints/handlers/responsewriters``, ``forbiddenMessage``.
     """
-    if not info.is_resource:
-        message = f'User "{user}" cannot {verb} path "{info.path}"'
-        details: dict[str, object] = {}
-    else:
+    if info.is_resource:
         resource = f"{info.resource}/{info.subresource}" if info.subresource else info.resource
         where = f'in the namespace "{info.namespace}"' if info.namespace else "at the cluster scope"
-        message = (
-            f'User "{user}" cannot {verb} resource "{resource}" in API group "{info.group}" {where}'
-        )
+        what = f'resource "{resource}" in API group "{info.group}" {where}'
         kind = f"{info.resource}.{info.group}" if info.group else info.resource
-        which = f'{kind} "{info.name}"' if info.name else kind
-        message = f"{which} is forbidden: {message}"
+        which = f'{kind} "{info.name}" is forbidden' if info.name else f"{kind} is forbidden"
         details = {"name": info.name, "group": info.group, "kind": info.resource}
-        details = {key: value for key, value in details.items() if value}
-    return RefusalError(403, f"{message}: {why}" if why else message, details=details)
+    else:
+        what, which, details = f'path "{info.path}"', "forbidden", {}
+    said = escape(f'User "{user}" cannot {verb} {what}', quote=False)
+    message = f"{which}: {said}: {why}" if why else f"{which}: {said}"
+    return RefusalError(
+        403,
+        message,
+        details={key: value for key, value in details.items() if value},
+    )
