@@ -176,10 +176,10 @@ def headers_of(who: Caller, headers: Iterable[Header] = ()) -> CIMultiDict[str]:
 
 
 @asynccontextmanager
-async def session(pair: Pair, who: Caller) -> AsyncIterator[aiohttp.ClientSession]:
+async def session(tls: ssl.SSLContext) -> AsyncIterator[aiohttp.ClientSession]:
     """Yield a session that adds nothing to a request and changes nothing of an answer."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls_of(pair, who), limit=0),
+        connector=aiohttp.TCPConnector(ssl=tls, limit=0),
         auto_decompress=False,
         skip_auto_headers=_AUTOMATIC,
         timeout=aiohttp.ClientTimeout(),
@@ -214,7 +214,7 @@ async def ask(
         body = io.BytesIO(body)
     async with (
         asyncio.timeout(SECONDS),
-        session(pair, who) as opened,
+        session(tls_of(pair, who)) as opened,
         opened.request(
             method,
             URL(f"{server}{target}", encoded=True),
@@ -502,7 +502,7 @@ async def websocket(
     target: str,
     *protocols: str,
     who: Caller | None = None,
-    server: str = "",
+    straight: bool = False,
     headers: Iterable[Header] = (),
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
     """Open a WebSocket.
@@ -512,22 +512,31 @@ async def websocket(
         target: path and query.
         protocols: subprotocols to choose from.
         who: the caller; the administrator if None.
-        server: URL in place of the endpoint's.
+        straight: ask the virtual API server itself.
         headers: of the request.
 
     Raises:
         aiohttp.WSServerHandshakeError: the server did not agree.
     """
     who = who or administrator(pair)
-    url = URL(f"{server or pair.syncer.endpoint}{target}", encoded=True)
+    server = pair.virtual.plane.server if straight else pair.syncer.endpoint
+    fields = headers_of(who, headers)
+    async with open_websocket(server + target, protocols, tls_of(pair, who), fields) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: str, protocols: Iterable[str], tls: ssl.SSLContext, headers: Mapping[str, str]
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """Open a WebSocket at any server; raises as `websocket`."""
+    at = URL(url, encoded=True)
     async with (
         asyncio.timeout(SECONDS),
-        session(pair, who) as opened,
-        opened.ws_connect(
-            url, protocols=protocols, headers=headers_of(who, headers), max_msg_size=0
-        ) as socket,
+        session(tls) as made,
+        made.ws_connect(at, protocols=protocols, headers=headers, max_msg_size=0) as opened,
     ):
-        yield socket
+        yield opened
 
 
 # -- pods, memory, connections -------------------------------------------------------------------

@@ -407,7 +407,7 @@ async def test_a_watch_gives_events_in_order_and_ends_with_its_caller(
     before = await watchers(pair)
     target = f"{maps(place)}?watch=1&labelSelector=ordered"
     url = URL(f"{pair.syncer.endpoint}{target}", encoded=True)
-    async with session(pair, administrator(pair)) as opened, opened.get(url) as response:
+    async with session(tls_of(pair, administrator(pair))) as opened, opened.get(url) as response:
         assert response.status == 200
         assert await watchers(pair) == before + 1
         expected = []
@@ -474,10 +474,10 @@ async def test_a_watch_can_be_a_websocket(pair: Pair, protocol: str) -> None:
     """A browser's watch is an upgrade, passed through with its subprotocol."""
     target = "/api/v1/namespaces?watch=1&fieldSelector=metadata.name%3Ddefault"
     first = []
-    for server in (pair.virtual.plane.server, pair.syncer.endpoint):
-        protocols = [protocol] if protocol else []
+    protocols = [protocol] if protocol else []
+    for straightly in (True, False):
         async with websocket(
-            pair, target, *protocols, server=server, headers=(("Origin", "http://localhost"),)
+            pair, target, *protocols, straight=straightly, headers=(("Origin", "http://localhost"),)
         ) as opened:
             message = await opened.receive()
             first.append((opened.protocol, message.type, message.data))
@@ -749,7 +749,10 @@ async def raw_get(pair: Pair, server: str, target: str) -> bytes:
     """Read an answer to its end."""
     who = administrator(pair)
     url = URL(f"{server}{target}", encoded=True)
-    async with session(pair, who) as opened, opened.get(url, headers=headers_of(who)) as response:
+    async with (
+        session(tls_of(pair, who)) as opened,
+        opened.get(url, headers=headers_of(who)) as response,
+    ):
         return await response.read()
 
 
