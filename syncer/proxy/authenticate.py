@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
@@ -173,6 +173,21 @@ def _websocket_token(values: Mapping[str, list[str]]) -> str:
 def subprotocols(values: Iterable[str]) -> list[str]:
     """Give what ``Sec-WebSocket-Protocol`` headers list."""
     return [word for value in values for part in value.split(",") if (word := part.strip())]
+
+
+def without_tokens(headers: Iterable[Header]) -> Iterator[Header]:
+    """Give headers without the tokens that are among the subprotocols of a WebSocket.
+
+    Args:
+        headers: of a request.
+    """
+    for name, value in headers:
+        if name.lower() != "sec-websocket-protocol":
+            yield name, value
+            continue
+        asked = [each for each in subprotocols([value]) if not each.startswith(TOKEN_PROTOCOL)]
+        if asked:
+            yield name, ", ".join(asked)
 
 
 def _decoded(text: str) -> str:

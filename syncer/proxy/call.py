@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from syncer.proxy.identity import User
+from syncer.proxy.identity import Header, User
 from syncer.proxy.request import RequestInfo
 
 
@@ -37,10 +38,14 @@ class Call:
         request: as aiohttp gives it; its body has not been read.
         info: what it asks for.
         caller: whom it is from.
+        headers: as they were written, in order.
+        upgrade: the protocol that the connection is to go on with, ``""``: HTTP.
         node: the node whose kubelet is asked, ``""``: the API server is.
     """
 
     request: web.BaseRequest
     info: RequestInfo
     caller: Caller
+    headers: Sequence[Header] = ()
+    upgrade: str = ""
     node: str = ""

@@ -10,6 +10,7 @@ objects waits for those. Trouble with the host is never trouble with the virtual
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,11 +27,14 @@ from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import BadTargetError, read
 from syncer.proxy.routes import Route, is_stream, route_of
 from syncer.proxy.tls import ServingTls
-from syncer.proxy.upstream import headers_of
+from syncer.proxy.upgrade import Spent, wants_upgrade
+from syncer.proxy.upstream import SERVER, headers_of
 from syncer.settings import Address, Settings
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-SERVER: Final = "vcluster-syncer"
+
+ANSWER_SECONDS: Final = 75.0
+"""How long a request may take that is no stream; API servers give up after 60 s themselves."""
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 Observer = Callable[[str, int, float], None]
@@ -104,13 +108,14 @@ class Endpoint:
             response = await self._handled(route, call)
         except RefusalError as refusal:
             response = _refused(refusal, request)
-        except ConnectionError:
+        except (ConnectionError, asyncio.CancelledError):  # the latter: the caller is gone
             self._saw(request, route, call, 0, started)
             raise
         except Exception:
             log.exception("request failed", route=route, method=request.method)
             response = _refused(RefusalError(500, "the endpoint failed"), request)
-        response.headers["Server"] = SERVER
+        if not response.prepared:
+            response.headers.setdefault("Server", SERVER)
         self._saw(request, route, call, response.status, started)
         return response
 
@@ -131,10 +136,12 @@ class Endpoint:
             proxies=self._settings.request_header_allowed_names,
             now=self._now(),
         )
-        if node := self._node_of(request.headers.get("Host", "")):
-            return Route.KUBELET, Call(request, info, caller, node)
-        route = route_of(info, metrics=self._settings.proxy_metrics_server)
-        return route, Call(request, info, caller)
+        upgrade = wants_upgrade(headers) if request.method in ("GET", "POST") else ""
+        node = self._node_of(request.headers.get("Host", "")) or ""
+        call = Call(request, info, caller, headers, upgrade, node)
+        if node:
+            return Route.KUBELET, call
+        return route_of(info, metrics=self._settings.proxy_metrics_server), call
 
     async def _handled(self, route: Route, call: Call) -> web.StreamResponse:
         handler = self._handlers.get(route)
@@ -144,8 +151,15 @@ class Endpoint:
             if self._stopping and call.info.path == "/readyz":
                 raise RefusalError(503, "stopping")
             return await handler(call)
-        with self._limits.one(call.caller.name, stream=is_stream(call.info)):
-            return await handler(call)
+        stream = bool(call.upgrade) or route is Route.KUBELET or is_stream(call.info)
+        with self._limits.one(call.caller.name, stream=stream):
+            if stream:
+                return await handler(call)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await handler(call)
+            except TimeoutError as error:
+                raise RefusalError(504, "the request took too long") from error
 
     def _saw(
         self,
@@ -177,6 +191,11 @@ def _told(request: web.BaseRequest, route: Route, call: Call | None) -> dict[str
 
 
 def _refused(refusal: RefusalError, request: web.BaseRequest) -> web.Response:
+    """Give a refusal as an answer; where one has begun, all that can be done is to break it off."""
+    if request.writer.output_size:
+        if request.transport is not None:
+            request.transport.abort()
+        return Spent(refusal.code)
     response = web.Response(
         status=refusal.code,
         body=refusal.body(),

@@ -13,6 +13,7 @@ host's object is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
@@ -22,20 +23,20 @@ import orjson
 from aiohttp import ClientError, ClientResponse, web
 
 from syncer.naming import Names, hide_host_names
-from syncer.proxy.authenticate import TOKEN_PROTOCOL, subprotocols
+from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, without_identity
 from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.targets import Target, Targets, container_of
-from syncer.proxy.upgrade import tunnel, wants_upgrade
+from syncer.proxy.upgrade import tunnel
 from syncer.proxy.upstream import (
     AGENT,
     Upstream,
     answer_headers,
     end_to_end,
-    headers_of,
+    read_answer,
     relay,
 )
 from syncer.types import Key, key_of
@@ -82,9 +83,19 @@ _SUBPROTOCOLS: Final = frozenset(
         "SPDY/3.1+portforward.k8s.io",
     }
 )
+_AGREEMENT_HEADERS: Final = frozenset(
+    {
+        "date",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-protocol",
+        "x-stream-protocol-version",
+    }
+)
 _ANSWER_HEADERS: Final = frozenset({"content-type", "content-encoding", "cache-control", "date"})
 _OF_THE_HOST: Final = ("x-kubernetes-pf-", "audit-id", "warning")
 _MAX_STATUS: Final = 64 * 1024
+_SECONDS: Final = 10.0  # for an error of the host's to come whole
 _JSON: Final = "application/json"
 _UNTOLD: Final = "the host can't pass the request on; ask for application/json to be told why"
 
@@ -135,14 +146,13 @@ class ToHost:
         container = container_of(target, _first(parameters, _CONTAINER))
         query = _known(parameters, _LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
-        headers = [AGENT, *_only(headers_of(call.request), _LOG_HEADERS)]
+        headers = [AGENT, *_only(call.headers, _LOG_HEADERS)]
         info = call.info
         response = await self._upstream.send(
             info, headers, target=path, admin=True, head_seconds=None
         )
         if response.status >= 400:
-            body = await response.content.read(_MAX_STATUS)
-            response.close()
+            body = await self._read(response)
             return _refused(response.status, self._in_our_words(target, response.status, body))
         return await relay(call.request, response, _only(answer_headers(response), _ANSWER_HEADERS))
 
@@ -179,17 +189,17 @@ class ToHost:
         if subresource != "portforward":
             container = container_of(target, _first(parameters, _CONTAINER))
             query.insert(0, (_CONTAINER, container))
-        headers = headers_of(call.request)
-        if not wants_upgrade(headers):
+        if not call.upgrade:
             raise RefusalError(400, "Upgrade request required")
         path = _path(target, "pods", f"{subresource}?{urlencode(query)}" if query else subresource)
         return await tunnel(
             call.request,
             self._upstream.config,
             path,
-            [AGENT, *_only(headers, _STREAM_HEADERS), *_protocols(headers)],
+            [AGENT, *_only(call.headers, _STREAM_HEADERS), *_protocols(call.headers)],
+            call.upgrade,
             admin=True,
-            refused=partial(self._in_our_words, target),
+            translate=partial(self._of_stream, target),
         )
 
     async def pod_proxy(self, call: Call) -> web.StreamResponse:
@@ -217,24 +227,24 @@ class ToHost:
         base = f"/api/v1/namespaces/{quote(target.host.namespace, safe='')}/{resource}"
         base = f"{base}/{quote(host_name, safe=':')}/proxy"
         path = f"{base}{info.tail}{f'?{info.query}' if info.query else ''}"
-        headers = _to_workload(headers_of(call.request))
-        if wants_upgrade(headers_of(call.request)):
+        headers = _to_workload(call.headers)
+        links = LinkRewriter(base, info.raw_path[: len(info.raw_path) - len(info.tail)])
+        if call.upgrade:
             return await tunnel(
                 call.request,
                 self._upstream.config,
                 path,
-                [*headers, *_protocols(headers_of(call.request), listed=False)],
+                headers,
+                call.upgrade,
                 admin=True,
-                refused=partial(self._in_our_words, target),
+                translate=partial(self._of_workload, target, links),
             )
         response = await self._upstream.send(
             info, headers, request=call.request, target=path, admin=True, head_seconds=None
         )
         if said := await self._host_said(call, target, response):
             return said
-        before = info.raw_path[: len(info.raw_path) - len(info.tail)]
-        links = LinkRewriter(base, before)
-        fields = [(name, links.location(name, value)) for name, value in _of_workload(response)]
+        fields = _from_workload(links, answer_headers(response))
         return await relay(call.request, response, fields, links.body(fields))
 
     async def _host_said(
@@ -250,14 +260,54 @@ class ToHost:
         if response.status < 400 or not short or response.content_type == "text/html":
             return None
         try:
-            body = await response.read()  # kept: a second reading gives the same
-        except ClientError as error:
+            async with asyncio.timeout(_SECONDS):
+                body = await response.read()  # kept: a second reading gives the same
+        except (ClientError, TimeoutError) as error:
+            response.close()
             raise self._upstream.unreachable() from error
-        if not any(name.encode() in body for name in target.host):
+        words = self._in_our_words_if_its(target, response.status, response.content_type, body)
+        return None if words is None else _refused(response.status, words)
+
+    def _of_stream(
+        self, target: Target, status: int, headers: list[Header], body: bytes
+    ) -> tuple[list[Header], bytes]:
+        """Give what the caller gets of the host's answer to a stream's request."""
+        if status == 101:
+            return _only(headers, _AGREEMENT_HEADERS), b""
+        body = self._in_our_words(target, status, body)
+        return [("Content-Type", _JSON if body.startswith(b"{") else "text/plain")], body
+
+    def _of_workload(
+        self,
+        target: Target,
+        links: LinkRewriter,
+        status: int,
+        headers: list[Header],
+        body: bytes,
+    ) -> tuple[list[Header], bytes]:
+        """Give what the caller gets of a workload's answer to an upgrade, or of the host's."""
+        content_type = next((v for name, v in headers if name.lower() == "content-type"), "")
+        words = self._in_our_words_if_its(target, status, content_type.partition(";")[0], body)
+        if status < 400 or words is None:
+            return _from_workload(links, headers), body
+        return [("Content-Type", _JSON)], words
+
+    def _in_our_words_if_its(
+        self, target: Target, status: int, content_type: str, body: bytes
+    ) -> bytes | None:
+        """Say an error of the host's in the tenant's names; ``None``: it is the workload's."""
+        if target.host.name.encode() not in body:
             return None
-        if response.content_type == _JSON:
-            return _refused(response.status, self._in_our_words(target, response.status, body))
-        return _refused(response.status, RefusalError(response.status, _UNTOLD).body())
+        if content_type == _JSON:
+            return self._in_our_words(target, status, body)
+        return RefusalError(status, _UNTOLD).body()
+
+    async def _read(self, response: ClientResponse) -> bytes:
+        """Read what the host says in place of what it was asked for."""
+        try:
+            return await read_answer(response, _MAX_STATUS, _SECONDS)
+        except (ClientError, TimeoutError) as error:
+            raise self._upstream.unreachable() from error
 
     def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
         """Say a refusal of the host's in the tenant's names."""
@@ -324,17 +374,16 @@ def _only(headers: Iterable[Header], names: frozenset[str]) -> list[Header]:
     return [header for header in headers if header[0].lower() in names]
 
 
-def _protocols(headers: Iterable[Header], *, listed: bool = True) -> Iterator[Header]:
-    """Give the subprotocols that a tunnel is asked for; one that holds a token never goes on.
+def _protocols(headers: Sequence[Header]) -> Iterator[Header]:
+    """Give the subprotocols that a stream is asked for; one that holds a token never goes on.
 
     Raises:
-        RefusalError: one is unknown, and only known ones may be asked for.
+        RefusalError: one is unknown.
     """
-    given = list(headers)
+    given = list(without_tokens(headers))
     asked = subprotocols(v for name, v in given if name.lower() == "sec-websocket-protocol")
-    asked = [protocol for protocol in asked if not protocol.startswith(TOKEN_PROTOCOL)]
     versions = [v.strip() for name, v in given if name.lower() == "x-stream-protocol-version"]
-    for protocol in (*asked, *versions) if listed else ():
+    for protocol in (*asked, *versions):
         if protocol not in _SUBPROTOCOLS:
             known = ", ".join(sorted(_SUBPROTOCOLS))
             raise RefusalError(400, f'there is no subprotocol "{protocol[:80]}" (known: {known})')
@@ -342,23 +391,24 @@ def _protocols(headers: Iterable[Header], *, listed: bool = True) -> Iterator[He
         yield "Sec-WebSocket-Protocol", ", ".join(asked)
 
 
-def _to_workload(headers: list[Header]) -> list[Header]:
+def _to_workload(headers: Sequence[Header]) -> list[Header]:
     """Give the headers that a tenant's own server may see: all but credentials of the cluster.
 
     Nor the one by which a caller would name an entry of the host's audit log.
     """
     return [
         (name, value)
-        for name, value in without_identity(end_to_end(headers))
-        if name.lower() not in ("sec-websocket-protocol", "audit-id")
+        for name, value in without_tokens(without_identity(end_to_end(headers)))
+        if name.lower() != "audit-id"
     ]
 
 
-def _of_workload(response: ClientResponse) -> list[Header]:
+def _from_workload(links: LinkRewriter, headers: Iterable[Header]) -> list[Header]:
+    """Give a workload's headers without those that its host added, and with the tenant's links."""
     return [
-        header
-        for header in answer_headers(response)
-        if not header[0].lower().startswith(_OF_THE_HOST)
+        (name, links.location(name, value))
+        for name, value in headers
+        if not name.lower().startswith(_OF_THE_HOST)
     ]
 
 

@@ -73,6 +73,11 @@ class RequestInfo:
     subresource: str = ""
     tail: str = ""
 
+    @property
+    def target(self) -> str:
+        """What stood on the request line."""
+        return f"{self.raw_path}?{self.query}" if self.query else self.raw_path
+
     def parameters(self) -> list[tuple[str, str]]:
         """Give the query's parameters in order, decoded; those without a value too."""
         return _parameters(self.query)

@@ -67,6 +67,7 @@ path tells that a kubelet is meant. No API server has these paths."""
 
 STREAMS: Final = ("exec", "attach", "portforward")
 METRICS_GROUP: Final = "metrics.k8s.io"
+_LONG: Final = frozenset({*STREAMS, "log", "proxy"})
 _HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 TABLE: Final = (
@@ -110,4 +111,6 @@ def is_stream(info: RequestInfo) -> bool:
 
     Source: k8s.io/apiserver v0.36, ``BasicLongRunningRequestCheck`` as kube-apiserver sets it.
     """
-    return info.verb in ("watch", "proxy") or info.subresource in (*STREAMS, "log", "proxy")
+    if not info.is_resource:
+        return info.path.startswith("/debug/pprof/")
+    return info.verb in ("watch", "proxy") or info.subresource in _LONG

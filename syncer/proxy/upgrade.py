@@ -13,7 +13,8 @@ Source: RFC 9110 section 7.8; https://kubernetes.io/blog/2024/08/20/websockets-t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 import httptools
@@ -21,11 +22,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from syncer.kube.config import ConnectionConfig
+from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
 from syncer.proxy.identity import Header
+from syncer.proxy.keepalive import detect
 from syncer.proxy.refusal import RefusalError
-from syncer.proxy.upstream import headers_of
+from syncer.proxy.upstream import end_to_end
 
 CONNECT_SECONDS: Final = 10.0
 AGREE_SECONDS: Final = 60.0
@@ -41,7 +43,10 @@ _PROTOCOLS: Final = frozenset({"websocket", "spdy/3.1"})
 _MAX_HEAD: Final = 64 * 1024
 _MAX_REFUSAL: Final = 1 << 20
 _LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
-_CONNECTION: Final = frozenset({"connection", "upgrade", *_LENGTHS})
+
+Translate = Callable[[int, list[Header], bytes], tuple[list[Header], bytes]]
+"""Takes status, headers and body of an answer and gives what the caller gets of the last two; of an
+agreement (101), the body is empty."""
 
 
 def wants_upgrade(headers: Iterable[Header]) -> str:
@@ -57,17 +62,29 @@ def wants_upgrade(headers: Iterable[Header]) -> str:
     for name, value in headers:
         match name.lower():
             case "connection":
-                wanted = wanted or "upgrade" in value.lower().replace(" ", "").split(",")
+                words = (word.strip().lower() for word in value.split(","))
+                wanted = wanted or "upgrade" in words
             case "upgrade":
                 protocol = value.strip()
     return protocol if wanted and protocol.lower() in _PROTOCOLS else ""
 
 
-class Tunnelled(web.Response):
-    """What a handler returns when the connection has been used up."""
+class Spent(web.Response):
+    """What a handler returns when the connection has been used up: there is nothing more to send.
+
+    aiohttp closes a connection after it.
+    """
+
+    def __init__(self, status: int) -> None:
+        """Make it.
+
+        Args:
+            status: for those who count.
+        """
+        super().__init__(status=status)
 
     async def prepare(self, request: web.BaseRequest) -> None:
-        """Send nothing: aiohttp's part ended with the upgrade."""
+        """Send nothing."""
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send nothing."""
@@ -81,6 +98,7 @@ class _Pipe(asyncio.Protocol):
         self.peer: _Pipe | None = None
         self.lost = asyncio.get_running_loop().create_future()
         self.last = 0.0
+        self.ended = False
         self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,82 +106,104 @@ class _Pipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.last = self._loop.time()
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.write(data)
+        if (other := self._other()) is not None:
+            other.write(data)
 
     def eof_received(self) -> bool:
         """Pass the end on; over TLS, which has no half-closed connections, all of it ends."""
-        peer = self.peer.transport if self.peer is not None else None
-        if peer is None or not peer.can_write_eof():
+        self.ended = True
+        other = self._other()
+        if other is None or not other.can_write_eof() or (self.peer and self.peer.ended):
             return False
-        peer.write_eof()
+        other.write_eof()
         return True
 
     def pause_writing(self) -> None:
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.pause_reading()
+        if (other := self._other()) is not None:
+            other.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.resume_reading()
+        if (other := self._other()) is not None:
+            other.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         if not self.lost.done():
             self.lost.set_result(None)
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.close()  # once what it holds is written
+        if (other := self._other()) is not None:
+            other.close()  # once what it holds is written
 
     def close(self) -> None:
         """Close this end, losing what was not written."""
         if self.transport is not None:
             self.transport.abort()
 
+    def _other(self) -> asyncio.Transport | None:
+        """Give the other end's connection while it is open."""
+        other = self.peer.transport if self.peer is not None else None
+        return None if other is None or other.is_closing() else other
+
 
 class _Agreement(_Pipe):
-    """The server's end: reads its answer first, then is a pipe."""
+    """The server's end: reads its answer first, then is a pipe.
+
+    Attributes:
+        answered: done when the answer's head is there; fails when none came.
+        finished: done when there is no more of an answer that is no agreement; then ``complete``
+            says whether that was its end.
+        agreed: whether the protocol was changed; from then on bytes are for the other end.
+        held: bytes of the new protocol that came before there was another end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.answered: asyncio.Future[None] = self._loop.create_future()
         self.finished: asyncio.Future[None] = self._loop.create_future()
+        self.complete = False
+        self.agreed = False
         self.status = 0
-        self.reason = ""
         self.headers: list[Header] = []
         self.body = bytearray()
         self.held = b""
         self._parser = httptools.HttpResponseParser(self)
         self._size = 0
-        self._agreed = False
 
     # -- called by the parser --------------------------------------------------------------
 
-    def on_status(self, status: bytes) -> None:
-        self.reason = status.decode("latin-1")
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.decode("latin-1"), value.decode(errors="replace")))
+        if not self.answered.done():
+            self.headers.append((name.decode("latin-1"), value.decode(errors="replace")))
 
     def on_headers_complete(self) -> None:
+        if self.answered.done():
+            return  # a second answer, to no request
         self.status = self._parser.get_status_code()
         if 100 <= self.status < 200 and self.status != 101:
             self.headers = []
-        elif not self.answered.done():
+        else:
             self.answered.set_result(None)
 
     def on_body(self, body: bytes) -> None:
-        self.body += body
+        if not self.finished.done():
+            self.body += body
         if len(self.body) > _MAX_REFUSAL:
             self._fail(OSError("the answer to an upgrade is too long"))
 
     def on_message_complete(self) -> None:
-        if self.status != 101 and self.answered.done() and not self.finished.done():
+        if self.answered.done() and not self.finished.done():
+            self.complete = True
             self.finished.set_result(None)
 
     # -- called by the transport -----------------------------------------------------------
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None:
+            detect(connection)
+
     def data_received(self, data: bytes) -> None:
-        if self._agreed:
+        if self.agreed:
             if self.peer is None:
                 self.held += data
             else:
@@ -173,7 +213,7 @@ class _Agreement(_Pipe):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgraded:
-            self._agreed = True
+            self.agreed = True
             self.held = data[upgraded.args[0] :]
             if self.transport is not None and self.held:
                 self.transport.pause_reading()
@@ -183,21 +223,26 @@ class _Agreement(_Pipe):
             self._fail(OSError("the head of the answer is too long"))
 
     def eof_received(self) -> bool:
-        if self._agreed:
-            return super().eof_received()
-        return False
+        return super().eof_received() if self.agreed else False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = exc or ConnectionResetError("the server closed the connection")
         if not self.answered.done():
-            self.answered.set_exception(error)
+            self.answered.set_exception(exc or ConnectionResetError("the server closed it"))
         if not self.finished.done():
-            self.finished.set_result(None)  # an answer without a length ends with its connection
+            # An answer without a length ends with its connection.
+            self.complete = exc is None and not any(h[0].lower() in _LENGTHS for h in self.headers)
+            self.finished.set_result(None)
         super().connection_lost(exc)
+
+    def close(self) -> None:
+        self.answered.cancel()  # nobody waits for it any more
+        super().close()
 
     def _fail(self, error: OSError) -> None:
         if not self.answered.done():
             self.answered.set_exception(error)
+        if not self.finished.done():
+            self.finished.set_result(None)
         self.close()
 
 
@@ -206,10 +251,10 @@ async def tunnel(
     config: ConnectionConfig,
     target: str,
     headers: Iterable[Header],
+    protocol: str,
     *,
     admin: bool,
-    refused: Callable[[int, bytes], bytes] | None = None,
-    opened: Callable[[], None] | None = None,
+    translate: Translate | None = None,
 ) -> web.StreamResponse:
     """Pass an upgrade on and, when the server agrees, be a pipe until one side closes.
 
@@ -220,124 +265,145 @@ async def tunnel(
         config: where the server is and who we are.
         target: path and query, escaped.
         headers: what to send, without those of the connection.
+        protocol: what to upgrade to.
         admin: with our own credentials; else with none but those in ``headers``.
-        refused: rewrites the body of an answer that is no agreement.
-        opened: called when the tunnel begins.
+        translate: says what the caller gets of an answer; else all of it that is not about the
+            connection.
 
     Returns:
-        :class:`Tunnelled`, or the server's answer when it did not agree.
+        :class:`Spent`, or the server's answer when it did not agree.
 
     Raises:
         RefusalError: no answer came, or the request has a body.
+        ConnectionError: the caller is gone.
     """
     if request.can_read_body:
         raise RefusalError(400, "a request that upgrades its connection must not have a body")
-    protocol = wants_upgrade(headers_of(request))
-    server = await _connect(config, admin=admin)
+    fields = (*headers, ("Connection", "Upgrade"), ("Upgrade", protocol))
     try:
-        head = await _head(request.method, config, target, headers, protocol, admin=admin)
+        credentials = await (config.credentials() if admin else config.bare())
+        server = await _asked(request.method, config, credentials, target, fields)
+        if server.status == 401 and admin:
+            fresh = await _refreshed(config, credentials, server)
+            if fresh != credentials:
+                server.close()
+                server = await _asked(request.method, config, fresh, target, fields)
+    except ConfigError as error:
+        raise _unreachable() from error
+    try:
+        if server.status == 101:
+            return await _join(request, server, translate)
+        return await _refusal(server, translate)
+    finally:
+        server.close()
+
+
+async def _refreshed(
+    config: ConnectionConfig, credentials: Credentials, server: _Agreement
+) -> Credentials:
+    try:
+        return await config.refresh(credentials)
+    except BaseException:
+        server.close()
+        raise
+
+
+async def _asked(
+    method: str,
+    config: ConnectionConfig,
+    credentials: Credentials,
+    target: str,
+    fields: Iterable[Header],
+) -> _Agreement:
+    """Send the request over a connection of its own and wait for the head of the answer."""
+    url = URL(config.server)
+    head = _head(method, f"{url.raw_path.rstrip('/')}{target}", url.authority, credentials, fields)
+    server = await _connect(url, config.server_name, credentials)
+    try:
         if server.transport is None:
             raise ConnectionResetError
         server.transport.write(head)
         async with asyncio.timeout(AGREE_SECONDS):
             await server.answered
-        if server.status != 101:
-            return await _refusal(server, refused)
-        if opened is not None:
-            opened()
-        return await _join(request, server)
-    except TimeoutError as error:
-        raise RefusalError(504, "the server did not agree in time") from error
-    except OSError as error:
-        raise RefusalError(503, "the connection can't be upgraded: no answer came") from error
-    finally:
+        if server.status == 101 and not server.agreed:
+            raise ConnectionResetError("it agreed without changing the protocol")
+    except BaseException as error:
         server.close()
+        if isinstance(error, TimeoutError):
+            raise RefusalError(504, "the server did not agree in time") from error
+        if isinstance(error, OSError):
+            why = "the connection can't be upgraded: no answer came"
+            raise RefusalError(503, why) from error
+        raise
+    return server
 
 
-async def _connect(config: ConnectionConfig, *, admin: bool) -> _Agreement:
+async def _connect(url: URL, server_name: str, credentials: Credentials) -> _Agreement:
+    tls = credentials.ssl_context
     try:
-        credentials = await (config.credentials() if admin else config.bare())
-        url = URL(config.server)
-        name = (config.server_name or url.host) if credentials.ssl_context else None
         async with asyncio.timeout(CONNECT_SECONDS):
             _, protocol = await asyncio.get_running_loop().create_connection(
                 _Agreement,
                 url.host or "",
                 url.port or 443,
-                ssl=credentials.ssl_context,
-                server_hostname=name,
+                ssl=tls,
+                server_hostname=(server_name or url.host) if tls else None,
             )
-    except (OSError, ConfigError) as error:  # TimeoutError is an OSError
-        raise RefusalError(
-            503, "the server can't be reached", headers={"Retry-After": "1"}
-        ) from error
+    except OSError as error:  # TimeoutError is one
+        raise _unreachable() from error
     return protocol
 
 
-async def _head(
+def _unreachable() -> RefusalError:
+    return RefusalError(503, "the server can't be reached", headers={"Retry-After": "1"})
+
+
+def _head(
     method: str,
-    config: ConnectionConfig,
-    target: str,
-    headers: Iterable[Header],
-    protocol: str,
-    *,
-    admin: bool,
+    path: str,
+    authority: str,
+    credentials: Credentials,
+    fields: Iterable[Header],
 ) -> bytes:
-    url = URL(config.server)
-    ours = dict((await config.credentials()).headers) if admin else {}
-    fields = [
-        ("Host", url.authority),
-        *((name, value) for name, value in headers if name.lower() not in _CONNECTION),
-        *ours.items(),
-        ("Connection", "Upgrade"),
-        ("Upgrade", protocol),
-    ]
-    if method not in ("GET", "HEAD"):
-        fields.append(("Content-Length", "0"))
-    if any(mark in f"{name}{value}" for name, value in fields for mark in "\r\n\0"):
+    lines = [("Host", authority), *fields, *credentials.headers.items()]
+    if method != "GET":
+        lines.append(("Content-Length", "0"))
+    if any(mark in f"{name}{value}" for name, value in lines for mark in "\r\n\0"):
         raise RefusalError(400, "headers must not have control characters")
-    path = f"{url.raw_path.rstrip('/')}{target}"
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
-    return "\r\n".join([*lines, "", ""]).encode()
+    head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)]
+    return "\r\n".join([*head, "", ""]).encode()
 
 
-async def _refusal(
-    server: _Agreement, refused: Callable[[int, bytes], bytes] | None
-) -> web.StreamResponse:
+async def _refusal(server: _Agreement, translate: Translate | None) -> web.StreamResponse:
     """Give an answer that is no agreement; both connections end with it."""
-    async with asyncio.timeout(AGREE_SECONDS):
-        await server.finished
-    body = bytes(server.body)
-    headers = CIMultiDict((name, value) for name, value in _answer_headers(server.headers))
-    if refused is not None:
-        body = refused(server.status, body)
-        headers = CIMultiDict({"Content-Type": headers.get("Content-Type", "text/plain")})
-    response = web.Response(status=server.status, reason=server.reason, headers=headers, body=body)
+    try:
+        async with asyncio.timeout(AGREE_SECONDS):
+            await server.finished
+    except TimeoutError as error:
+        raise RefusalError(504, "the server's answer did not come in time") from error
+    if not server.complete:
+        raise RefusalError(503, "the connection can't be upgraded: the answer broke off")
+    headers, body = list(end_to_end(server.headers)), bytes(server.body)
+    if translate is not None:
+        headers, body = translate(server.status, headers, body)
+    response = web.Response(status=server.status, headers=CIMultiDict(headers), body=body)
     response.force_close()
     return response
 
 
-def _answer_headers(headers: Iterable[Header]) -> Iterator[Header]:
-    dropped = {*_CONNECTION, "keep-alive", "trailer", "te", "proxy-authenticate"}
-    return ((name, value) for name, value in headers if name.lower() not in dropped)
-
-
-async def _join(request: web.BaseRequest, server: _Agreement) -> web.StreamResponse:
+async def _join(
+    request: web.BaseRequest, server: _Agreement, translate: Translate | None
+) -> web.StreamResponse:
     """Make one pipe of both connections and wait until it ends."""
     protocol, transport = request.protocol, request.transport
     if transport is None or server.transport is None:
-        raise ConnectionResetError
+        raise ConnectionResetError("one side is gone")
     client = _Pipe()
     client.transport = transport
     transport.set_protocol(client)  # aiohttp sees no more bytes
     # What came right behind the head; aiohttp would take it for the next request.
     early, protocol._message_tail = protocol._message_tail, b""  # noqa: SLF001
-    lines = [f"HTTP/1.1 101 {server.reason or 'Switching Protocols'}"]
-    agreed = [
-        h for h in server.headers if h[0].lower() not in ("content-length", "transfer-encoding")
-    ]
-    lines += [f"{name}: {value}" for name, value in agreed]
-    transport.write("\r\n".join([*lines, "", ""]).encode() + server.held)
+    transport.write(_agreement(server, translate) + server.held)
     server.peer, client.peer = client, server
     if early:
         server.transport.write(early)
@@ -348,9 +414,21 @@ async def _join(request: web.BaseRequest, server: _Agreement) -> web.StreamRespo
     finally:
         client.close()
         server.close()
-        # Else the server would count the connection for ever: it has not seen it end.
+        # Else aiohttp would count the connection for ever: it has not seen it end. It also asks
+        # for our own cancellation, which comes too late: nothing is awaited from here on.
         protocol.connection_lost(None)
-    return Tunnelled()
+    return Spent(101)
+
+
+def _agreement(server: _Agreement, translate: Translate | None) -> bytes:
+    """Give the head of the answer by which the caller learns that the server agrees."""
+    headers: Sequence[Header] = list(end_to_end(server.headers))
+    if translate is not None:
+        headers, _ = translate(101, list(headers), b"")
+    agreed = [(name, value) for name, value in server.headers if name.lower() == "upgrade"]
+    fields = (("Connection", "Upgrade"), *agreed, *headers)
+    lines = ("HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in fields))
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 async def _until_lost(client: _Pipe, server: _Pipe) -> None:

@@ -16,8 +16,9 @@ Source: RFC 9110 section 7.6.1 (hop-by-hop headers); CVE-2020-8559 (redirects).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Final
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Self
 
 import aiohttp
 from aiohttp import web
@@ -28,8 +29,14 @@ from syncer.kube.client import KEEP_ALIVE_SECONDS
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
 from syncer.proxy.identity import Header
+from syncer.proxy.keepalive import detecting_socket
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
+
+SERVER: Final = "vcluster-syncer"
+"""What answers name as their server where they name none; aiohttp would tell its version."""
+
+CONNECT_SECONDS: Final = 10.0
 
 HEAD_SECONDS: Final = 75.0
 """How long a server may take to begin its answer; API servers give up after 60 s themselves."""
@@ -70,24 +77,25 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _NETWORK: Final = (aiohttp.ClientError, OSError, ConfigError)
 _AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def end_to_end(headers: Iterable[Header]) -> Iterator[Header]:
+def end_to_end(headers: Sequence[Header]) -> Iterator[Header]:
     """Give the headers that are not about the connection.
 
     Args:
         headers: of a request or an answer.
     """
-    given = list(headers)
     named = {
         word.strip().lower()
-        for name, value in given
+        for name, value in headers
         if name.lower() == "connection"
         for word in value.split(",")
     }
-    for name, value in given:
-        if name.lower() not in _HOP_BY_HOP and name.lower() not in named:
-            yield name, value
+    for header in headers:
+        plain = header[0].lower()
+        if plain not in _HOP_BY_HOP and plain not in named:
+            yield header
 
 
 def headers_of(request: web.BaseRequest) -> list[Header]:
@@ -144,23 +152,40 @@ class Upstream:
         Raises:
             RefusalError: no answer came, or the caller's body broke off.
         """
-        target = target or f"{info.raw_path}{f'?{info.query}' if info.query else ''}"
         fields = CIMultiDict(headers)
         try:
             async with asyncio.timeout(head_seconds):
-                credentials = await (self._config.credentials() if admin else self._config.bare())
                 data = await _body(request, fields) if body is None else body
-                response = await self._exchange(info.method, target, fields, data, credentials)
-                if response.status == 401 and admin and isinstance(data, bytes | None):
-                    fresh = await self._config.refresh(credentials)
-                    if fresh != credentials:
-                        response.close()
-                        response = await self._exchange(info.method, target, fields, data, fresh)
-                return response
+                return await self._answered(info.method, target or info.target, fields, data, admin)
         except TimeoutError as error:
             raise RefusalError(504, f"{self._name} did not answer in time") from error
         except _NETWORK as error:
+            if isinstance(error.__cause__, RefusalError):  # out of the caller's body
+                raise error.__cause__ from error
             raise self.unreachable() from error
+
+    async def _answered(
+        self,
+        method: str,
+        target: str,
+        fields: CIMultiDict[str],
+        data: bytes | _Pieces | None,
+        admin: bool,
+    ) -> aiohttp.ClientResponse:
+        """Send a request and, when our own credentials were old, once more."""
+        credentials = await (self._config.credentials() if admin else self._config.bare())
+        response = await self._exchange(method, target, fields, data, credentials)
+        if response.status != 401 or not admin or isinstance(data, _Pieces):
+            return response
+        try:
+            fresh = await self._config.refresh(credentials)
+        except BaseException:
+            response.close()
+            raise
+        if fresh == credentials:
+            return response
+        response.close()
+        return await self._exchange(method, target, fields, data, fresh)
 
     def unreachable(self) -> RefusalError:
         """Say that the server can't be reached, without saying where it is."""
@@ -181,7 +206,7 @@ class Upstream:
         method: str,
         target: str,
         headers: CIMultiDict[str],
-        data: bytes | AsyncIterator[bytes] | None,
+        data: bytes | _Pieces | None,
         credentials: Credentials,
     ) -> aiohttp.ClientResponse:
         if credentials.headers:
@@ -200,11 +225,13 @@ class Upstream:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, socket_factory=detecting_socket
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=_AUTOMATIC,
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                 max_line_size=64 * 1024,
                 max_field_size=64 * 1024,
                 read_bufsize=64 * 1024,
@@ -214,20 +241,21 @@ class Upstream:
 
 async def _body(
     request: web.BaseRequest | None, headers: CIMultiDict[str]
-) -> bytes | AsyncIterator[bytes] | None:
+) -> bytes | _Pieces | None:
     """Give a request's body: small ones whole, others in pieces; none when there is none."""
-    if request is None or not request.can_read_body:
-        if request is not None and request.method in ("POST", "PUT", "PATCH"):
-            return b""
+    if request is None:
         return None
+    if not request.can_read_body:
+        return b"" if request.method in ("POST", "PUT", "PATCH") else None
     length = request.content_length
-    if length is not None and length > MAX_BODY:
+    if length is None:
+        return _Pieces(request, MAX_BODY)
+    if length > MAX_BODY:
         raise _too_large(MAX_BODY)
-    if length is not None and length <= _SMALL:
+    if length <= _SMALL:
         return await read_body(request, _SMALL)
-    if length is not None:
-        headers["Content-Length"] = str(length)
-    return _pieces(request)
+    headers["Content-Length"] = str(length)
+    return _Pieces(request, MAX_BODY)
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
@@ -240,25 +268,54 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     Raises:
         RefusalError: it is longer, or did not come in time.
     """
-    return b"".join([piece async for piece in _pieces(request, limit)])
+    return b"".join([piece async for piece in _Pieces(request, limit)])
 
 
-async def _pieces(request: web.BaseRequest, limit: int = MAX_BODY) -> AsyncIterator[bytes]:
-    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    size = 0
-    while True:
+class _Pieces:
+    """A request's body as it comes.
+
+    It comes but once: where aiohttp would send a request again, because a kept connection turned
+    out to be closed, the second body would be the rest of the first, or empty.
+    """
+
+    def __init__(self, request: web.BaseRequest, limit: int) -> None:
+        """Begin it.
+
+        Args:
+            request: the caller's.
+            limit: bytes that it may have.
+        """
+        self._request = request
+        self._left = limit
+        self._limit = limit
+        self._begun = False
+        self._expected = "100-continue" in request.headers.get("Expect", "").lower()
+
+    def __aiter__(self) -> Self:
+        if self._begun:
+            raise ConnectionResetError("a body comes but once")
+        self._begun = True
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._ask()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                piece = await request.content.readany()
+                piece = await self._request.content.readany()
         except TimeoutError:
             raise RefusalError(408, "the request's body did not come in time") from None
         if not piece:
-            return
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        yield piece
+            raise StopAsyncIteration
+        self._left -= len(piece)
+        if self._left < 0:
+            raise _too_large(self._limit)
+        return piece
+
+    def _ask(self) -> None:
+        """Ask for the body, once, where the caller waits for that."""
+        expected, self._expected = self._expected, False
+        if expected and self._request.transport is not None:
+            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _too_large(limit: int) -> RefusalError:
@@ -285,38 +342,76 @@ async def relay(
         feed: rewrites the body piece by piece; called with ``b""`` at its end.
 
     Raises:
+        RefusalError: it is no answer to such a request.
         ConnectionError: one of both ends broke off; the caller's connection is closed.
     """
-    fields = CIMultiDict(headers)
-    length = response.content_length if feed is None else None
     try:
-        if length is not None and length <= _SMALL and request.method != "HEAD":
-            body = await response.read()
-            return web.Response(
-                status=response.status, reason=response.reason, headers=fields, body=body
-            )
-        answer = web.StreamResponse(status=response.status, reason=response.reason, headers=fields)
-        if length is not None:
-            answer.content_length = length
-        await answer.prepare(request)
-        while piece := await response.content.read(_SMALL):  # all there is may be a lot
-            if piece := piece if feed is None else feed(piece):
-                await answer.write(piece)
-        if feed is not None and (rest := feed(b"")):
-            await answer.write(rest)
+        if response.status < 200:
+            raise RefusalError(503, "the server changed the protocol unasked")
+        return await _relayed(request, response, CIMultiDict(headers), feed)
     except aiohttp.ClientError as error:
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError("the answer broke off") from error
     finally:
         response.close()
+
+
+async def _relayed(
+    request: web.BaseRequest,
+    response: aiohttp.ClientResponse,
+    fields: CIMultiDict[str],
+    feed: Callable[[bytes], bytes] | None,
+) -> web.StreamResponse:
+    length = response.content_length if feed is None else None
+    if length is not None and length <= _SMALL and request.method != "HEAD":
+        return web.Response(status=response.status, headers=fields, body=await response.read())
+    fields.setdefault("Server", SERVER)
+    answer = web.StreamResponse(status=response.status, headers=fields)
+    if length is not None:
+        answer.content_length = length
+    await answer.prepare(request)
+    while piece := await response.content.read(_SMALL):  # all there is may be a lot
+        if piece := piece if feed is None else feed(piece):
+            await answer.write(piece)
+    if feed is not None and (rest := feed(b"")):
+        await answer.write(rest)
     await answer.write_eof()
     return answer
 
 
+async def read_answer(response: aiohttp.ClientResponse, limit: int, seconds: float) -> bytes:
+    """Read an answer's body, or the beginning of a longer one; the answer is closed afterwards.
+
+    Args:
+        response: the server's answer.
+        limit: bytes that are read at most.
+        seconds: how long it may take.
+
+    Raises:
+        TimeoutError: it took longer.
+        aiohttp.ClientError: it broke off.
+    """
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            while piece := await response.content.read(limit - len(body)):
+                body += piece
+    finally:
+        response.close()
+    return bytes(body)
+
+
 def answer_headers(response: aiohttp.ClientResponse) -> Iterator[Header]:
     """Give the headers of an answer that go back to the caller."""
-    for name, value in response.raw_headers:
-        text = name.decode("latin-1")
-        if text.lower() not in _HOP_BY_HOP:
-            yield text, value.decode(errors="replace")
+    return end_to_end(
+        [
+            (name.decode("latin-1"), _printable(value.decode(errors="replace")))
+            for name, value in response.raw_headers
+        ]
+    )
+
+
+def _printable(value: str) -> str:
+    """Put spaces where control characters were: a server let them in, none is to be written."""
+    return value if value.isprintable() else _CONTROLS.sub(" ", value)

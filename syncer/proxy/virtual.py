@@ -7,26 +7,19 @@ go over a connection that proves nothing, so that the server decides itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from aiohttp import web
 
+from syncer.proxy.authenticate import without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, impersonation, without_identity
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
-from syncer.proxy.routes import is_stream
-from syncer.proxy.upgrade import tunnel, wants_upgrade
-from syncer.proxy.upstream import (
-    HEAD_SECONDS,
-    Upstream,
-    answer_headers,
-    end_to_end,
-    headers_of,
-    relay,
-)
+from syncer.proxy.upgrade import tunnel
+from syncer.proxy.upstream import Upstream, answer_headers, end_to_end, relay
 
 HEALTH_SECONDS: Final = 5.0
 
@@ -52,16 +45,11 @@ class ToVirtual:
             ConnectionError: one of both ends broke off.
         """
         headers, admin = await self.headers(call)
-        if wants_upgrade(headers_of(call.request)):
-            info = call.info
-            target = f"{info.raw_path}{f'?{info.query}' if info.query else ''}"
-            return await tunnel(call.request, self._upstream.config, target, headers, admin=admin)
+        if call.upgrade:
+            config, target = self._upstream.config, call.info.target
+            return await tunnel(call.request, config, target, headers, call.upgrade, admin=admin)
         response = await self._upstream.send(
-            call.info,
-            headers,
-            request=call.request,
-            admin=admin,
-            head_seconds=None if is_stream(call.info) else HEAD_SECONDS,
+            call.info, headers, request=call.request, admin=admin, head_seconds=None
         )
         return await relay(call.request, response, answer_headers(response))
 
@@ -71,15 +59,16 @@ class ToVirtual:
         Raises:
             RefusalError: the caller may not impersonate whom they want.
         """
-        plain = list(end_to_end(headers_of(call.request)))
-        sent = list(without_identity(plain))
+        sent = list(without_identity(end_to_end(call.headers)))
         if peername := call.request.transport and call.request.transport.get_extra_info("peername"):
             sent.append(("X-Forwarded-For", str(peername[0])))
-        if call.caller.user is None:
-            return [*sent, *_own(plain)], False
         user = call.caller.user
+        if user is None:
+            return [*sent, *_own(call.headers)], False
         if call.caller.impersonated is not None:
             user = await self._authorizer.impersonate(user, call.caller.impersonated, call.info)
+        if call.upgrade:
+            sent = list(without_tokens(sent))
         return [*sent, *impersonation(user)], True
 
     async def health(self, call: Call) -> web.StreamResponse:
@@ -95,7 +84,7 @@ class ToVirtual:
         return await relay(call.request, response, answer_headers(response))
 
 
-def _own(headers: list[Header]) -> Iterator[Header]:
+def _own(headers: Iterable[Header]) -> Iterator[Header]:
     """Give the headers by which a caller says who it is, in the one spelling servers read."""
     for name, value in headers:
         plain = name.lower()
