@@ -31,6 +31,9 @@ from syncer.proxy.upgrade import Spent, wants_upgrade
 from syncer.proxy.upstream import SERVER, headers_of
 from syncer.settings import Address, Settings
 
+_REFUSAL: Final = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
+"""What API servers send with refusals."""
+
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 ANSWER_SECONDS: Final = 75.0
@@ -200,7 +203,7 @@ def _refused(refusal: RefusalError, request: web.BaseRequest) -> web.Response:
         status=refusal.code,
         body=refusal.body(),
         content_type="application/json",
-        headers=refusal.headers,
+        headers={**_REFUSAL, **refusal.headers},
     )
     if request.body_exists or refusal.code in (400, 413) or "Upgrade" in request.headers:
         response.force_close()  # what is left of the request is not read

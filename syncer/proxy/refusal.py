@@ -73,8 +73,8 @@ class RefusalError(Exception):
         return {**status, "code": self.code}
 
     def body(self) -> bytes:
-        """The Status as JSON."""
-        return orjson.dumps(self.status)
+        """The Status as JSON, with the line end that API servers write behind it."""
+        return orjson.dumps(self.status, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def not_found(resource: str, name: str, group: str = "") -> RefusalError:
