@@ -151,10 +151,10 @@ class Answer:
         """The body, decoded."""
         return orjson.loads(self.body)
 
-    @property
-    def told(self) -> tuple[int, str, tuple[Header, ...], bytes]:
-        """All that has to be the same whichever way one asks."""
-        steady = sorted(header for header in self.headers if header[0] not in _OF_ONE_ANSWER)
+    def told(self, ignoring: Iterable[str] = ()) -> tuple[int, str, tuple[Header, ...], bytes]:
+        """All that has to be the same whichever way one asks, but for some headers."""
+        ignored = _OF_ONE_ANSWER | set(ignoring)
+        steady = sorted(header for header in self.headers if header[0] not in ignored)
         return self.status, self.reason, tuple(steady), self.body
 
 
@@ -246,6 +246,7 @@ async def same(
     target: str,
     *,
     steady: Callable[[bytes], Any] = bytes,
+    ignoring: Iterable[str] = (),
     **options: Any,
 ) -> Answer:
     """Ask both ways, see that the answers are the same to the byte, and return the endpoint's.
@@ -258,24 +259,31 @@ async def same(
         method: HTTP method.
         target: path and query.
         steady: takes out of a body what differs between two answers of one server.
+        ignoring: names of headers that may differ.
         options: those of `ask`.
     """
+
+    def told(answer: Answer) -> tuple[object, ...]:
+        status, reason, headers, body = answer.told(ignoring)
+        if steady is not bytes:  # what is taken out may have another length
+            headers = tuple(header for header in headers if header[0] != "content-length")
+        return status, reason, headers, steady(body)
+
     for _ in range(20):
-        before = await straight(pair, method, target, **options)
-        found = await through(pair, method, target, **options)
-        after = await straight(pair, method, target, **options)
-        if _told(before, steady) == _told(after, steady):
-            assert _told(found, steady) == _told(after, steady)
-            return found
+        before = told(await straight(pair, method, target, **options))
+        answer = await through(pair, method, target, **options)
+        after = told(await straight(pair, method, target, **options))
+        if before == after:
+            found = told(answer)
+            assert found == after, _difference(found, after)
+            return answer
         await asyncio.sleep(0.05)
-    raise AssertionError(f"the server's own answers differ: {before.told}, {after.told}")
+    raise AssertionError(f"the server's own answers differ: {_difference(before, after)}")
 
 
-def _told(answer: Answer, steady: Callable[[bytes], Any]) -> tuple[object, ...]:
-    status, reason, headers, body = answer.told
-    if steady is not bytes:  # what is taken out may have another length
-        headers = tuple(header for header in headers if header[0] != "content-length")
-    return status, reason, headers, steady(body)
+def _difference(found: tuple[object, ...], expected: tuple[object, ...]) -> str:
+    pairs = zip(found, expected, strict=True)
+    return "; ".join(f"{str(a)[:1000]} != {str(b)[:1000]}" for a, b in pairs if a != b)
 
 
 def without(*fields: str) -> Callable[[bytes], Any]:

@@ -452,7 +452,7 @@ async def test_a_watch_ends_when_the_server_ends_it(
         straight(pair, "GET", target, headers=headers),
         through(pair, "GET", target, headers=headers),
     )
-    assert found.told == expected.told
+    assert found.told() == expected.told()
     assert found.body
 
 
