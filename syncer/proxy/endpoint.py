@@ -36,6 +36,10 @@ _REFUSAL: Final = {"Cache-Control": "no-cache, private", "X-Content-Type-Options
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+_AGGREGATORS: Final = frozenset({"system:aggregator", "system:kube-aggregator"})
+"""Whom an API server says it is when it asks the server of metrics.k8s.io, which is this one, for
+its schemas and groups: given its own, it would never be done with them."""
+
 ANSWER_SECONDS: Final = 75.0
 """How long a request may take that is no stream; API servers give up after 60 s themselves."""
 
@@ -144,7 +148,10 @@ class Endpoint:
         call = Call(request, info, caller, headers, upgrade, node)
         if node:
             return Route.KUBELET, call
-        return route_of(info, metrics=self._settings.proxy_metrics_server), call
+        route = route_of(info, metrics=self._settings.proxy_metrics_server)
+        if route is Route.PASS and caller.user is not None and caller.user.name in _AGGREGATORS:
+            raise RefusalError(404, "the server could not find the requested resource")
+        return route, call
 
     async def _handled(self, route: Route, call: Call) -> web.StreamResponse:
         handler = self._handlers.get(route)
