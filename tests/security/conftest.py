@@ -23,7 +23,7 @@ from tests.security.endpoint_wire import GuardedPair, guarded_pair, say
 
 MOST_CONNECTIONS = 48
 MOST_REQUESTS = 16
-MOST_STREAMS = 6
+MOST_STREAMS = 16
 
 _ALL = {"apiGroups": ["*"], "resources": ["*"]}
 

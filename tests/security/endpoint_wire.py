@@ -223,8 +223,13 @@ class GuardedPair(Pair):
     to_host: Recorder
     to_virtual: Recorder
 
-    def leaks(self, text: str | bytes) -> list[str]:
-        """Return what a text tells of the host that a tenant must not know."""
+    def leaks(self, text: str | bytes, asked: str = "") -> list[str]:
+        """Return what a text tells of the host that a tenant must not know.
+
+        Args:
+            text: what the tenant is shown.
+            asked: what the tenant wrote itself, and so knows already.
+        """
         shown = text if isinstance(text, str) else text.decode(errors="replace")
         secrets = (
             self.names.host_namespace,
@@ -232,7 +237,7 @@ class GuardedPair(Pair):
             URL(self.host.plane.server).authority,
             URL(self.to_host.server).authority,
         )
-        return [secret for secret in secrets if secret in shown]
+        return [secret for secret in secrets if secret in shown and secret not in asked]
 
 
 @asynccontextmanager
@@ -293,7 +298,7 @@ class Wire:
         """
         async with asyncio.timeout(seconds):
             while not self._answers.found:
-                if not await self._read():
+                if not await self._read() and not self._answers.found:
                     raise ConnectionResetError("the server closed the connection")
         return self._answers.found.pop(0)
 
@@ -323,6 +328,7 @@ class _Answers:
     def __init__(self) -> None:
         self.found: list[Answer] = []
         self.upgraded = False
+        self._begun = False
         self._parser = httptools.HttpResponseParser(self)
         self._reason = ""
         self._headers: list[Header] = []
@@ -333,6 +339,8 @@ class _Answers:
         if not self.upgraded:
             with suppress(httptools.HttpParserUpgrade):
                 self._parser.feed_data(data)
+        if not data and self._begun:
+            self.on_message_complete()  # to a HEAD, of which the parser knows nothing
 
     def on_message_begin(self) -> None:
         self._reason, self._headers, self._body = "", [], bytearray()
@@ -345,11 +353,13 @@ class _Answers:
 
     def on_headers_complete(self) -> None:
         self.upgraded = self._parser.get_status_code() == 101
+        self._begun = True
 
     def on_body(self, body: bytes) -> None:
         self._body += body
 
     def on_message_complete(self) -> None:
+        self._begun = False
         status, headers = self._parser.get_status_code(), tuple(self._headers)
         self.found.append(Answer(status, self._reason, headers, bytes(self._body)))
 

@@ -39,11 +39,13 @@ class Lure:
     to: str
 
     def __call__(self, request: web.BaseRequest) -> web.Response:
-        """Redirect, with the status that the path ends in, else 302."""
+        """Redirect, with the status that the path ends in, else 302; an API's discovery is empty."""
         first, _, last = request.path.rpartition("/")
-        if first.startswith("/apis/") and last == "v1":  # else an API server asks it for nothing
+        if first.startswith("/apis/") and last == "v1":
             answer = {"kind": "APIResourceList", "apiVersion": "v1", "resources": []}
             return web.json_response(answer | {"groupVersion": request.path.removeprefix("/apis/")})
+        if request.path.startswith("/openapi/"):
+            return web.Response(status=404)
         status = int(last) if last.isdigit() else 302
         return web.Response(status=status, headers={"Location": self.to}, text="moved")
 
