@@ -389,12 +389,11 @@ class ServiceCreate:
         """
         info = request.info
         headers = [pair for pair in request.headers if pair[0].lower() not in _NEGOTIATED]
-        query = f"{info.query}&{_DRY_RUN}" if info.query else _DRY_RUN
         response = await self._upstream.send(
             info,
             [*headers, ("Accept", _JSON)],
             body=request.body,
-            target=f"{info.raw_path}?{query}",
+            target=f"{info.target}{'&' if info.query else '?'}{_DRY_RUN}",
             admin=request.admin,
         )
         try:
