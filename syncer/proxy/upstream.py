@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -169,13 +169,13 @@ class Upstream:
         method: str,
         target: str,
         fields: CIMultiDict[str],
-        data: bytes | _Pieces | None,
+        data: bytes | AsyncIterator[bytes] | None,
         admin: bool,
     ) -> aiohttp.ClientResponse:
         """Send a request and, when our own credentials were old, once more."""
         credentials = await (self._config.credentials() if admin else self._config.bare())
         response = await self._exchange(method, target, fields, data, credentials)
-        if response.status != 401 or not admin or isinstance(data, _Pieces):
+        if response.status != 401 or not admin or not isinstance(data, bytes | None):
             return response
         try:
             fresh = await self._config.refresh(credentials)
@@ -206,7 +206,7 @@ class Upstream:
         method: str,
         target: str,
         headers: CIMultiDict[str],
-        data: bytes | _Pieces | None,
+        data: bytes | AsyncIterator[bytes] | None,
         credentials: Credentials,
     ) -> aiohttp.ClientResponse:
         if credentials.headers:
@@ -241,7 +241,7 @@ class Upstream:
 
 async def _body(
     request: web.BaseRequest | None, headers: CIMultiDict[str]
-) -> bytes | _Pieces | None:
+) -> bytes | AsyncIterator[bytes] | None:
     """Give a request's body: small ones whole, others in pieces; none when there is none."""
     if request is None:
         return None
@@ -249,13 +249,13 @@ async def _body(
         return b"" if request.method in ("POST", "PUT", "PATCH") else None
     length = request.content_length
     if length is None:
-        return _Pieces(request, MAX_BODY)
+        return _pieces(request, MAX_BODY)
     if length > MAX_BODY:
         raise _too_large(MAX_BODY)
     if length <= _SMALL:
         return await read_body(request, _SMALL)
     headers["Content-Length"] = str(length)
-    return _Pieces(request, MAX_BODY)
+    return _pieces(request, MAX_BODY)
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
@@ -268,54 +268,26 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     Raises:
         RefusalError: it is longer, or did not come in time.
     """
-    return b"".join([piece async for piece in _Pieces(request, limit)])
+    return b"".join([piece async for piece in _pieces(request, limit)])
 
 
-class _Pieces:
-    """A request's body as it comes.
-
-    It comes but once: where aiohttp would send a request again, because a kept connection turned
-    out to be closed, the second body would be the rest of the first, or empty.
-    """
-
-    def __init__(self, request: web.BaseRequest, limit: int) -> None:
-        """Begin it.
-
-        Args:
-            request: the caller's.
-            limit: bytes that it may have.
-        """
-        self._request = request
-        self._left = limit
-        self._limit = limit
-        self._begun = False
-        self._expected = "100-continue" in request.headers.get("Expect", "").lower()
-
-    def __aiter__(self) -> Self:
-        if self._begun:
-            raise ConnectionResetError("a body comes but once")
-        self._begun = True
-        return self
-
-    async def __anext__(self) -> bytes:
-        self._ask()
+async def _pieces(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
+    """Give a request's body as it comes."""
+    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    left = limit
+    while True:
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                piece = await self._request.content.readany()
+                piece = await request.content.readany()
         except TimeoutError:
             raise RefusalError(408, "the request's body did not come in time") from None
         if not piece:
-            raise StopAsyncIteration
-        self._left -= len(piece)
-        if self._left < 0:
-            raise _too_large(self._limit)
-        return piece
-
-    def _ask(self) -> None:
-        """Ask for the body, once, where the caller waits for that."""
-        expected, self._expected = self._expected, False
-        if expected and self._request.transport is not None:
-            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return
+        left -= len(piece)
+        if left < 0:
+            raise _too_large(limit)
+        yield piece
 
 
 def _too_large(limit: int) -> RefusalError:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.proxy.authenticate import (
@@ -298,6 +298,7 @@ def test_whom_somebody_wants_to_be() -> None:
     assert caller.user == ADMIN_USER
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.proxy.identity import User, impersonation, is_identity, without_identity
@@ -47,6 +47,7 @@ def test_a_user_is_written_as_headers(user: User, headers: list[tuple[str, str]]
     assert list(impersonation(user)) == headers
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), st.lists(st.text(), min_size=1).map(tuple)))
 def test_the_key_of_an_extra_arrives(extra: dict[str, tuple[str, ...]]) -> None:
     """A server lower-cases a header's name, then decodes it: that gives the key again."""

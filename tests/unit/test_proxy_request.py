@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.proxy.request import MAX_TARGET, BadTargetError, RequestInfo, read
@@ -309,6 +309,7 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
     return spelled(draw, path), spelled(draw, path)
 
 
+@settings(deadline=None)
 @given(spellings())
 def test_two_spellings_never_mean_different_things(two: tuple[str, str]) -> None:
     """Each spelling of a path is refused, or means the same as every other one."""
@@ -322,6 +323,7 @@ def test_two_spellings_never_mean_different_things(two: tuple[str, str]) -> None
     assert all(info == found[0] for info in found)
 
 
+@settings(deadline=None)
 @given(PATHS)
 def test_what_is_read_is_what_a_server_that_decodes_once_reads(path: str) -> None:
     """The segments of the decoded path are those that were read: none is hidden in another."""
@@ -336,6 +338,7 @@ def test_what_is_read_is_what_a_server_that_decodes_once_reads(path: str) -> Non
     assert not {".", ".."} & set(info.path.replace("\\", "/").split("/"))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["GET", "POST", "DELETE", "OPTIONS"]))
 def test_any_text_is_read_or_refused(target: str, method: str) -> None:
     """Nothing makes the reading fail in another way."""

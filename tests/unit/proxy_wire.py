@@ -1,0 +1,247 @@
+r"""Raw ends of a connection, for tests of what goes over the wire.
+
+    async with backend(script) as server, front(handler) as address:
+        answer = await ask(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+
+A back end is a script that reads and writes bytes; a front is aiohttp's server as the endpoint uses
+it, over plain TCP; a caller writes bytes and reads them. Nothing here decodes anything but heads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from inspect import Parameter, Signature
+from typing import Any, cast
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from syncer.kube.access import Access
+from syncer.kube.config import ConnectionConfig
+from syncer.proxy import listener as listener_module
+from syncer.proxy.listener import Handler, Listener
+from syncer.proxy.refusal import RefusalError
+from syncer.settings import Address
+
+SECONDS = 5.0
+"""How long anything may take that is to happen at all."""
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+_LOOPS = [
+    pytest.param(asyncio.new_event_loop, id="asyncio"),
+    pytest.param(uvloop.new_event_loop, id="uvloop"),
+]
+
+
+def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test twice: on asyncio's loop and on uvloop's."""
+
+    @pytest.mark.parametrize("loop", _LOOPS)
+    @functools.wraps(test)
+    def run(loop: Callable[[], asyncio.AbstractEventLoop], **arguments: Any) -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_within(test(**arguments)))
+
+    wanted = {name: kind for name, kind in test.__annotations__.items() if name != "return"}
+    run.__signature__ = _signature(["loop", *wanted])  # type: ignore[attr-defined]
+    return cast("Callable[..., None]", run)
+
+
+def _signature(names: list[str]) -> Any:
+    return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+
+
+async def _within(test: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(20):
+        await test
+    # Whatever the test's subject started has ended with it.
+    await asyncio.sleep(0.02)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not others, f"left running: {others}"
+
+
+@dataclass
+class End:
+    """One end of a connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def head(self) -> bytes:
+        """Read up to the empty line."""
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def read(self, size: int) -> bytes:
+        """Read so many bytes."""
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readexactly(size)
+
+    async def rest(self) -> bytes:
+        """Read up to the end; a connection that is cut raises."""
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.read()
+
+    async def until(self, text: bytes) -> bytes:
+        """Read up to a text."""
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readuntil(text)
+
+    async def say(self, data: bytes) -> None:
+        """Write."""
+        self.writer.write(data)
+        async with asyncio.timeout(SECONDS):
+            await self.writer.drain()
+
+    async def gone(self) -> bytes:
+        """Wait until the other end closed or cut the connection; give what came before."""
+        got = b""
+        async with asyncio.timeout(SECONDS):
+            with suppress(ConnectionError):
+                while piece := await self.reader.read(1 << 16):
+                    got += piece
+        return got
+
+    async def flood(self, most: int) -> int:
+        """Write until the other end takes no more; give how many bytes went."""
+        sent = 0
+        piece = b"x" * 65536
+        while sent < most:
+            self.writer.write(piece)
+            sent += len(piece)
+            try:
+                async with asyncio.timeout(0.3):
+                    await self.writer.drain()
+            except TimeoutError:
+                return sent
+        return sent
+
+    def end(self) -> None:
+        """Say that nothing more comes, and go on reading."""
+        self.writer.write_eof()
+
+    def cut(self) -> None:
+        """Break the connection."""
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        """Close the connection, once all is written."""
+        self.writer.close()
+
+
+Script = Callable[[End], Awaitable[None]]
+"""Serves one connection."""
+
+
+@dataclass
+class Backend:
+    """A back end.
+
+    Attributes:
+        config: leads to it.
+        connections: how many there were.
+        open: how many there are.
+        failures: of scripts.
+    """
+
+    config: ConnectionConfig
+    connections: int = 0
+    open: int = 0
+    failures: list[BaseException] = field(default_factory=list)
+
+    async def idle(self) -> None:
+        """Wait until nobody is connected."""
+        async with asyncio.timeout(SECONDS):
+            while self.open:  # noqa: ASYNC110 - of a test
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def backend(script: Script, authorization: str = "") -> AsyncIterator[Backend]:
+    """Serve each connection by a script."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        found.connections += 1
+        found.open += 1
+        try:
+            await script(End(reader, writer))
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - told at the end
+            found.failures.append(error)
+        finally:
+            writer.transport.abort() if writer.is_closing() else writer.close()
+            found.open -= 1
+            tasks.discard(task)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
+    port = server.sockets[0].getsockname()[1]
+    access = Access(f"http://127.0.0.1:{port}", authorization=authorization)
+    found = Backend(ConnectionConfig(lambda _files: access))
+    try:
+        yield found
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+    if found.failures:
+        raise found.failures[0]
+
+
+@asynccontextmanager
+async def front(handler: Handler, *, most: int = 100) -> AsyncIterator[Address]:
+    """Listen as the endpoint does, but over plain TCP; a refusal becomes its Status."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except RefusalError as refusal:
+            response = web.Response(status=refusal.code, body=refusal.body())
+            response.force_close()
+            return response
+
+    listener = Listener(most=most)
+    server = listener_module._Server(listener, answer)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    try:
+        yield Address("127.0.0.1", listening.sockets[0].getsockname()[1])
+    finally:
+        listening.close()
+        await server.shutdown(0.1)
+        await asyncio.sleep(0.01)
+        assert listener.connections == 0
+
+
+@asynccontextmanager
+async def caller(address: Address) -> AsyncIterator[End]:
+    """Connect."""
+    reader, writer = await asyncio.open_connection(address.host, address.port, limit=1 << 20)
+    try:
+        yield End(reader, writer)
+    finally:
+        writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def ask(address: Address, request: bytes) -> bytes:
+    """Send a request on a connection of its own, and read all that comes until it is closed."""
+    async with caller(address) as end:
+        await end.say(request)
+        return await end.rest()
+
+
+def closing(request: bytes) -> bytes:
+    """Give a request that is the last on its connection."""
+    return request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
