@@ -343,6 +343,9 @@ async def _relayed(
     if length is not None:
         answer.content_length = length
     await answer.prepare(request)
+    if request.method == "HEAD":  # whatever was asked of the server: a body would be taken for
+        await answer.write_eof()  # the beginning of the next answer
+        return answer
     while piece := await response.content.read(_SMALL):  # all there is may be a lot
         if piece := piece if feed is None else feed(piece):
             await answer.write(piece)
