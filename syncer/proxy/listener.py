@@ -29,7 +29,7 @@ MAX_FIELD: Final = 32 * 1024
 MAX_FIELDS: Final = 128
 MAX_UNSENT: Final = 64 * 1024
 """Bytes that wait for a slow reader; TLS would hold half a megabyte for each."""
-DRAIN_SECONDS: Final = 3.0
+DRAIN_SECONDS: Final = 0.5
 """How long short requests may take once the syncer stops."""
 
 _KEEPALIVE: Final = (
