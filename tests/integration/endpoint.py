@@ -132,13 +132,11 @@ class Answer:
 
     Attributes:
         status: HTTP status.
-        reason: words beside it.
         headers: in order, names in lower case.
         body: as it was sent, but for the transfer's own coding.
     """
 
     status: int
-    reason: str
     headers: tuple[Header, ...]
     body: bytes
 
@@ -151,11 +149,14 @@ class Answer:
         """The body, decoded."""
         return orjson.loads(self.body)
 
-    def told(self, ignoring: Iterable[str] = ()) -> tuple[int, str, tuple[Header, ...], bytes]:
-        """All that has to be the same whichever way one asks, but for some headers."""
+    def told(self, ignoring: Iterable[str] = ()) -> tuple[int, tuple[Header, ...], bytes]:
+        """All that has to be the same whichever way one asks, but for some headers.
+
+        Not the words beside the status, which mean nothing (HTTP/2 has none).
+        """
         ignored = _OF_ONE_ANSWER | set(ignoring)
         steady = sorted(header for header in self.headers if header[0] not in ignored)
-        return self.status, self.reason, tuple(steady), self.body
+        return self.status, tuple(steady), self.body
 
 
 _OF_ONE_ANSWER = frozenset({"date", "audit-id", "server", "connection", "keep-alive"})
@@ -227,7 +228,7 @@ async def ask(
         found = tuple(
             (name.decode().lower(), value.decode()) for name, value in response.raw_headers
         )
-        return Answer(response.status, response.reason or "", found, content)
+        return Answer(response.status, found, content)
 
 
 async def through(pair: Pair, method: str, target: str, **options: Any) -> Answer:
@@ -264,10 +265,10 @@ async def same(
     """
 
     def told(answer: Answer) -> tuple[object, ...]:
-        status, reason, headers, body = answer.told(ignoring)
+        status, headers, body = answer.told(ignoring)
         if steady is not bytes:  # what is taken out may have another length
             headers = tuple(header for header in headers if header[0] != "content-length")
-        return status, reason, headers, steady(body)
+        return status, headers, steady(body)
 
     for _ in range(20):
         before = told(await straight(pair, method, target, **options))
