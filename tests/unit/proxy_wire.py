@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import Parameter, Signature
@@ -22,7 +22,7 @@ import uvloop
 from aiohttp import web
 
 from syncer.kube.access import Access
-from syncer.kube.config import ConnectionConfig
+from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.proxy import listener as listener_module
 from syncer.proxy.listener import Handler, Listener
 from syncer.proxy.refusal import RefusalError
@@ -162,8 +162,24 @@ class Backend:
                 await asyncio.sleep(0.005)
 
 
+class Renewing(ConnectionConfig):
+    """Has one token after the other."""
+
+    def __init__(self, server: str, tokens: Sequence[str]) -> None:
+        """Have the first of them; each refresh gives the next, while there is one."""
+        self._left = list(tokens)
+        super().__init__(lambda _: Access(server, authorization=f"Bearer {self._left[0]}"))
+
+    async def refresh(self, refused: Credentials) -> Credentials:
+        """Go on to the next token."""
+        if len(self._left) > 1:
+            del self._left[0]
+        self._adopt(self._read(self._files), None)
+        return self._credentials
+
+
 @asynccontextmanager
-async def backend(script: Script, authorization: str = "") -> AsyncIterator[Backend]:
+async def backend(script: Script) -> AsyncIterator[Backend]:
     """Serve each connection by a script."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -180,13 +196,15 @@ async def backend(script: Script, authorization: str = "") -> AsyncIterator[Back
         except BaseException as error:  # noqa: BLE001 - told at the end
             found.failures.append(error)
         finally:
-            writer.transport.abort() if writer.is_closing() else writer.close()
+            writer.close()
+            with suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
             found.open -= 1
             tasks.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
     port = server.sockets[0].getsockname()[1]
-    access = Access(f"http://127.0.0.1:{port}", authorization=authorization)
+    access = Access(f"http://127.0.0.1:{port}")
     found = Backend(ConnectionConfig(lambda _files: access))
     try:
         yield found

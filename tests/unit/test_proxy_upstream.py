@@ -12,8 +12,6 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncer.kube.access import Access
-from syncer.kube.config import ConnectionConfig
 from syncer.proxy import upstream as module
 from syncer.proxy.identity import Header
 from syncer.proxy.listener import Handler
@@ -31,6 +29,7 @@ from tests.unit.proxy_wire import (
     GET,
     Backend,
     End,
+    Renewing,
     ask,
     backend,
     caller,
@@ -752,7 +751,7 @@ async def test_old_credentials_are_read_again(
     admin: bool, tokens: list[str], wanted: list[bytes], code: int
 ) -> None:
     """Ours once more after a 401 when there are others; a caller's own 401 is the answer."""
-    got, left = [], list(tokens)
+    got = []
 
     async def script(end: End) -> None:
         while not end.reader.at_eof():
@@ -765,18 +764,8 @@ async def test_old_credentials_are_read_again(
             said = b"200 OK" if token == b"a" else b"401 No"
             await end.say(b"HTTP/1.1 " + said + b"\r\nContent-Length: 0\r\n\r\n")
 
-    class Config(ConnectionConfig):
-        """Changes its token when asked to."""
-
-        async def refresh(self, refused: Any) -> Any:
-            if len(left) > 1:
-                left.pop(0)
-            self._adopt(self._read(self._files), None)
-            return self._credentials
-
     async with backend(script) as server:
-        access = server.config.server
-        server.config = Config(lambda _f: Access(access, authorization=f"Bearer {left[0]}"))
+        server.config = Renewing(server.config.server, tokens)
         async with Passing(server, admin=admin) as passing, front(passing) as address:
             said = await ask(address, closing(GET))
     assert said.startswith(b"HTTP/1.1 %d " % code)
