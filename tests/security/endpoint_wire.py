@@ -104,7 +104,8 @@ class Recorder:
         )
         self.seen: list[Seen] = []
         self._url = URL(plane.server)
-        self._tls = plane.pki.client_context()
+        # A client without a certificate must not get ours.
+        self._tls = {True: plane.pki.client_context(), False: plane.pki.anonymous_context()}
 
     @property
     def mark(self) -> int:
@@ -117,8 +118,9 @@ class Recorder:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on, both ways, until either end is closed."""
+        tls = self._tls[bool(writer.get_extra_info("peercert"))]
         there, back = await asyncio.open_connection(
-            self._url.host, self._url.port, ssl=self._tls, limit=1 << 20
+            self._url.host, self._url.port, ssl=tls, limit=1 << 20
         )
         requests = _Requests(self.seen)
         copies = [
@@ -132,7 +134,7 @@ class Recorder:
                 copy.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
             for each in (writer, back):
-                each.transport.abort()
+                await _close(each)
 
 
 async def _copy(
@@ -144,6 +146,15 @@ async def _copy(
                 requests.feed(data)
             writer.write(data)
             await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once what was written is sent."""
+    writer.close()
+    with suppress(OSError, ssl.SSLError, TimeoutError):
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 class _Requests:
@@ -190,7 +201,7 @@ async def recording(plane: ControlPlane) -> AsyncIterator[Recorder]:
     tls = ssl.create_default_context(
         ssl.Purpose.CLIENT_AUTH, cafile=str(plane.pki.client_ca.certificate)
     )
-    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.verify_mode = ssl.CERT_OPTIONAL
     tls.load_cert_chain(keys.certificate, keys.key)
     serving: set[asyncio.Task[None]] = set()
     recorders: list[Recorder] = []
@@ -289,16 +300,21 @@ class Wire:
         """Send bytes."""
         self._writer.write(data)
 
-    async def answer(self, seconds: float = SECONDS) -> Answer:
+    async def answer(self, seconds: float = SECONDS, *, bodiless: bool = False) -> Answer:
         """Return the next answer.
+
+        Args:
+            seconds: how long to wait for it.
+            bodiless: it is to a HEAD, and there is no second one.
 
         Raises:
             ConnectionResetError: the server closed the connection instead.
             TimeoutError: it says nothing.
         """
+        self._answers.bodiless = bodiless
         async with asyncio.timeout(seconds):
             while not self._answers.found:
-                if not await self._read() and not self._answers.found:
+                if not await self._read():
                     raise ConnectionResetError("the server closed the connection")
         return self._answers.found.pop(0)
 
@@ -328,9 +344,8 @@ class _Answers:
     def __init__(self) -> None:
         self.found: list[Answer] = []
         self.upgraded = False
-        self._begun = False
+        self.bodiless = False
         self._parser = httptools.HttpResponseParser(self)
-        self._reason = ""
         self._headers: list[Header] = []
         self._body = bytearray()
 
@@ -339,29 +354,24 @@ class _Answers:
         if not self.upgraded:
             with suppress(httptools.HttpParserUpgrade):
                 self._parser.feed_data(data)
-        if not data and self._begun:
-            self.on_message_complete()  # to a HEAD, of which the parser knows nothing
 
     def on_message_begin(self) -> None:
-        self._reason, self._headers, self._body = "", [], bytearray()
-
-    def on_status(self, status: bytes) -> None:
-        self._reason = status.decode("latin-1")
+        self._headers, self._body = [], bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         self.upgraded = self._parser.get_status_code() == 101
-        self._begun = True
+        if self.bodiless:  # of which the parser knows nothing
+            self.on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._begun = False
         status, headers = self._parser.get_status_code(), tuple(self._headers)
-        self.found.append(Answer(status, self._reason, headers, bytes(self._body)))
+        self.found.append(Answer(status, headers, bytes(self._body)))
 
 
 @asynccontextmanager
@@ -415,7 +425,7 @@ async def say(
         given.append(("Connection", "close"))
     async with connected(pair, who) as wire:
         wire.send(head(pair, method, target, who=who, headers=given, host=host) + body)
-        return await wire.answer()
+        return await wire.answer(bodiless=method == "HEAD")
 
 
 async def shout(

@@ -39,7 +39,7 @@ class Lure:
     to: str
 
     def __call__(self, request: web.BaseRequest) -> web.Response:
-        """Redirect, with the status that the path ends in, else 302; an API's discovery is empty."""
+        """Redirect, with the status that the path ends in or 302; but answer an API's discovery."""
         first, _, last = request.path.rpartition("/")
         if first.startswith("/apis/") and last == "v1":
             answer = {"kind": "APIResourceList", "apiVersion": "v1", "resources": []}
