@@ -135,10 +135,10 @@ async def test_a_log_is_followed(pair: Pair, kubectl: Kubectl) -> None:
     before = await followers(pair)
     async with kubectl.started("logs", "-f", "web", "--tail=1") as process:
         await until(process, "\n")
-        assert await followers(pair) > before
         for number in (1, 2):
             log_line(pair, f"followed-{process.pid}-{number}")
             await until(process, f"followed-{process.pid}-{number}\n")
+        assert await followers(pair) > before
 
     async def over() -> None:
         assert await followers(pair) <= before

@@ -168,14 +168,16 @@ async def test_a_failure_is_told_on_the_status_channel(pair: Pair, place: str) -
 
 async def test_a_terminal_is_resized_over_its_channel(pair: Pair, place: str) -> None:
     """Sizes go on a channel of their own."""
-    target = command(place, "sh", "-c", "read go; stty size", stdin="1", tty="1", stderr="0")
+    words = ("sh", "-c", "while read go; do stty size; done")
+    target = command(place, *words, stdin="1", tty="1", stderr="0")
     async with websocket(pair, target, "v5.channel.k8s.io") as opened:
         size = json.dumps({"Width": 123, "Height": 45}).encode()
         await opened.send_bytes(bytes([RESIZE]) + size)
-        await asyncio.sleep(0.5)
-        await opened.send_bytes(bytes([STDIN]) + b"go\n")
-        heard = await hear(opened)
-    assert b"45 123" in heard.parts[STDOUT]
+        seen = b""
+        while b"45 123" not in seen:  # it may read before it is resized
+            await opened.send_bytes(bytes([STDIN]) + b"go\n")
+            async with asyncio.timeout(SECONDS):
+                seen += (await opened.receive_bytes())[1:]
 
 
 async def test_a_browser_brings_its_token_as_a_subprotocol(pair: Pair, place: str) -> None:
