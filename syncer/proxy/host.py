@@ -83,6 +83,8 @@ _SUBPROTOCOLS: Final = frozenset(
         "SPDY/3.1+portforward.k8s.io",
     }
 )
+"""Of exec, attach and port-forward."""
+_LOG_SUBPROTOCOLS: Final = frozenset({"binary.k8s.io", "base64.binary.k8s.io"})
 _AGREEMENT_HEADERS: Final = frozenset(
     {
         "date",
@@ -146,6 +148,8 @@ class ToHost:
         container = container_of(target, _first(parameters, _CONTAINER))
         query = _known(parameters, _LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
+        if call.upgrade.lower() == "websocket":  # as browsers read logs
+            return await self._tunnel(call, target, path, _LOG_SUBPROTOCOLS)
         headers = [AGENT, *_only(call.headers, _LOG_HEADERS)]
         info = call.info
         response = await self._upstream.send(
@@ -192,11 +196,17 @@ class ToHost:
         if not call.upgrade:
             raise RefusalError(400, "Upgrade request required")
         path = _path(target, "pods", f"{subresource}?{urlencode(query)}" if query else subresource)
+        return await self._tunnel(call, target, path, _SUBPROTOCOLS)
+
+    async def _tunnel(
+        self, call: Call, target: Target, path: str, known: frozenset[str]
+    ) -> web.StreamResponse:
+        """Upgrade to one of the known subprotocols."""
         return await tunnel(
             call.request,
             self._upstream.config,
             path,
-            [AGENT, *_only(call.headers, _STREAM_HEADERS), *_protocols(call.headers)],
+            [AGENT, *_only(call.headers, _STREAM_HEADERS), *_protocols(call.headers, known)],
             call.upgrade,
             admin=True,
             translate=partial(self._of_stream, target),
@@ -374,7 +384,7 @@ def _only(headers: Iterable[Header], names: frozenset[str]) -> list[Header]:
     return [header for header in headers if header[0].lower() in names]
 
 
-def _protocols(headers: Sequence[Header]) -> Iterator[Header]:
+def _protocols(headers: Sequence[Header], known: frozenset[str]) -> Iterator[Header]:
     """Give the subprotocols that a stream is asked for; one that holds a token never goes on.
 
     Raises:
@@ -384,9 +394,9 @@ def _protocols(headers: Sequence[Header]) -> Iterator[Header]:
     asked = subprotocols(v for name, v in given if name.lower() == "sec-websocket-protocol")
     versions = [v.strip() for name, v in given if name.lower() == "x-stream-protocol-version"]
     for protocol in (*asked, *versions):
-        if protocol not in _SUBPROTOCOLS:
-            known = ", ".join(sorted(_SUBPROTOCOLS))
-            raise RefusalError(400, f'there is no subprotocol "{protocol[:80]}" (known: {known})')
+        if protocol not in known:
+            words = ", ".join(sorted(known))
+            raise RefusalError(400, f'there is no subprotocol "{protocol[:80]}" (known: {words})')
     if asked:
         yield "Sec-WebSocket-Protocol", ", ".join(asked)
 

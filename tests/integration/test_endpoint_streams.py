@@ -224,6 +224,32 @@ async def test_a_port_is_forwarded_over_a_websocket(pair: Pair, place: str) -> N
     assert back == sent
 
 
+@pytest.mark.parametrize("offered", [(), ("binary.k8s.io",), ("base64.binary.k8s.io",)])
+async def test_a_log_can_be_a_websocket(pair: Pair, place: str, offered: tuple[str, ...]) -> None:
+    """As browsers read logs; the messages are those of the host's API server."""
+    name, namespace = pair.host_name("web", place), pair.names.host_namespace
+    headers = CIMultiDict({"Origin": "http://localhost"})
+    host = pair.host.plane
+    heard = []
+    for url, tls in (
+        (host.server + path(namespace, "log", name, tailLines=1), host.pki.client_context()),
+        (
+            pair.syncer.endpoint + path(place, "log", tailLines=1),
+            tls_of(pair, administrator(pair)),
+        ),
+    ):
+        async with open_websocket(url, offered, tls, headers) as opened:
+            messages = [message.data async for message in opened]
+            heard.append((opened.protocol, messages))
+    assert heard[0] == heard[1]
+    assert any(heard[1][1])
+    for wrong in ("v4.channel.k8s.io", "v9"):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with websocket(pair, path(place, "log"), wrong):
+                pass
+        assert refused.value.status == 400
+
+
 async def test_many_streams_at_once_keep_apart(pair: Pair, place: str) -> None:
     """Each of a dozen execs gets its own output, whole."""
 
