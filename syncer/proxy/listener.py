@@ -1,15 +1,17 @@
 """The listening side: connections, how long they may take, how many there may be.
 
-A connection is one TLS session. It must show a whole request within :data:`HEAD_SECONDS` of that
-request's first byte, and may be idle between requests for :data:`IDLE_SECONDS`. A caller that goes
-away takes what it had under way along. Dead peers are found by TCP itself.
+A connection is one TLS session. It must show the whole head of a request, of :data:`MAX_HEAD` at
+most, within :data:`HEAD_SECONDS` of its first byte, and may be idle between requests for
+:data:`IDLE_SECONDS`. A caller that goes away takes what it had under way along. Dead peers are
+found by TCP itself.
+
+What can't be read as HTTP is refused with a Status, and not logged: it may hold a secret.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,27 +19,26 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from syncer.kube.errors import ConfigError
+from syncer.proxy.keepalive import detect
+from syncer.proxy.refusal import RefusalError
 from syncer.settings import Address
 
 HEAD_SECONDS: Final = 15.0
 IDLE_SECONDS: Final = 120.0
 HANDSHAKE_SECONDS: Final = 10.0
-MAX_FIELD: Final = 32 * 1024
-"""Bytes of a request's line, and of each of its headers; a token may be long."""
+MAX_FIELD: Final = 56 * 1024
+"""Bytes of a request's line, and of each of its headers; commands are in the line, tokens in one of
+the headers."""
+MAX_HEAD: Final = 96 * 1024
+"""Bytes of a request's line and headers together."""
 MAX_FIELDS: Final = 128
 MAX_UNSENT: Final = 64 * 1024
 """Bytes that wait for a slow reader; TLS would hold half a megabyte for each."""
 DRAIN_SECONDS: Final = 0.5
 """How long short requests may take once the syncer stops."""
-
-_KEEPALIVE: Final = (
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -47,7 +48,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 class Connection(web.RequestHandler):
     """One caller's connection."""
 
-    __slots__ = ("_counted", "_deadline", "_listener")
+    __slots__ = ("_counted", "_deadline", "_head", "_listener")
 
     def __init__(self, listener: Listener, manager: web.Server, **options: Any) -> None:
         """Make it; nothing is connected yet."""
@@ -55,6 +56,7 @@ class Connection(web.RequestHandler):
         self._listener = listener
         self._deadline: asyncio.TimerHandle | None = None
         self._counted = False
+        self._head = 0  # bytes of a head that is not whole yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, unless there are too many."""
@@ -64,16 +66,19 @@ class Connection(web.RequestHandler):
             self.force_close()
             return
         cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=MAX_UNSENT)
-        connection: socket.socket | None = transport.get_extra_info("socket")
-        if connection is not None:
-            for level, option, value in _KEEPALIVE:
-                connection.setsockopt(level, option, value)
+        if (connection := transport.get_extra_info("socket")) is not None:
+            detect(connection)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; the first of a request's head start its clock."""
         super().data_received(data)
         if self._waiter is None or self._waiter.done():
+            self._head = 0
             self._stop_clock()
+            return
+        self._head += len(data)
+        if self._head > MAX_HEAD:
+            self.force_close()
         elif self._deadline is None:
             loop = asyncio.get_running_loop()
             self._deadline = loop.call_later(HEAD_SECONDS, self._too_slow)
@@ -85,6 +90,36 @@ class Connection(web.RequestHandler):
             self._counted = False
             self._listener.leave()
         super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse what is no HTTP.
+
+        Args:
+            request: of no use, but for the connection.
+            status: for the answer.
+            exc: what is wrong; its text repeats what was sent.
+            message: the same.
+
+        Raises:
+            ConnectionError: an answer has begun already.
+        """
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer has begun already")
+        if isinstance(exc, LineTooLong):
+            refusal = RefusalError(431, "the request's head is too long")
+        else:
+            refusal = RefusalError(status, "the request can't be read")
+        response = web.Response(
+            status=refusal.code, body=refusal.body(), content_type="application/json"
+        )
+        response.force_close()
+        return response
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:

@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from inspect import Parameter, Signature
 from typing import Any, cast
 
 import pytest
 import uvloop
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
-from syncer.kube.access import Access
+from syncer.kube.access import Access, load_key_pair
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.proxy import listener as listener_module
 from syncer.proxy.listener import Handler, Listener
@@ -243,9 +250,12 @@ async def front(handler: Handler, *, most: int = 100) -> AsyncIterator[Address]:
 
 
 @asynccontextmanager
-async def caller(address: Address) -> AsyncIterator[End]:
+async def caller(address: Address, tls: ssl.SSLContext | None = None) -> AsyncIterator[End]:
     """Connect."""
-    reader, writer = await asyncio.open_connection(address.host, address.port, limit=1 << 20)
+    name = "localhost" if tls else None
+    reader, writer = await asyncio.open_connection(
+        address.host, address.port, limit=1 << 20, ssl=tls, server_hostname=name
+    )
     try:
         yield End(reader, writer)
     finally:
@@ -253,11 +263,34 @@ async def caller(address: Address) -> AsyncIterator[End]:
         await asyncio.sleep(0)
 
 
-async def ask(address: Address, request: bytes) -> bytes:
+async def ask(address: Address, request: bytes, tls: ssl.SSLContext | None = None) -> bytes:
     """Send a request on a connection of its own, and read all that comes until it is closed."""
-    async with caller(address) as end:
+    async with caller(address, tls) as end:
         await end.say(request)
         return await end.rest()
+
+
+def tls_pair() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Give the contexts of a server and of a client that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.PEM)
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    load_key_pair(server, certificate, private)
+    return server, ssl.create_default_context(cadata=certificate.decode())
 
 
 def closing(request: bytes) -> bytes:

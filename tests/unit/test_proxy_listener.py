@@ -1,0 +1,353 @@
+"""The listening side: what is read as a request, how long it may take, how many may come."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from contextlib import AsyncExitStack, suppress
+from typing import cast
+
+import pytest
+from aiohttp import web
+
+from syncer.kube.errors import ConfigError
+from syncer.proxy import listener as module
+from syncer.proxy.keepalive import detecting_socket
+from syncer.proxy.listener import MAX_FIELD, MAX_HEAD, Listener
+from syncer.settings import Address
+from tests.unit.proxy_wire import GET, ask, caller, closing, front, on_both_loops, tls_pair
+
+
+async def hello(request: web.BaseRequest) -> web.Response:
+    """Answer with what was read."""
+    return web.Response(text=f"{request.method} {request.raw_path}")
+
+
+async def echo(request: web.BaseRequest) -> web.Response:
+    """Answer with the body."""
+    return web.Response(body=await request.read())
+
+
+# -- what is read --------------------------------------------------------------------------------
+
+SECRET = b"c2VjcmV0LXRva2Vu"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00", id="TLS in TLS"),
+        pytest.param(b"GET\r\n\r\n", id="half a line"),
+        pytest.param(b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", id="another version"),
+        pytest.param(b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", id="no method"),
+        pytest.param(GET[:-2] + b"Bearer " + SECRET + b"\r\n\r\n", id="no header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n", id="a space before the colon"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", id="a folded header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nA: b\x00c\r\n\r\n", id="NUL in a header"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n", id="CR in a header"),
+        pytest.param(b"GET / HTTP/1.1\r\nA: b\r\n\r\n", id="no Host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", id="two Hosts"),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            id="length and chunks",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+            id="two lengths",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello", id="no length"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", id="coding"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            id="unknown coding",
+        ),
+    ],
+)  # fmt: skip
+@on_both_loops
+async def test_what_is_no_request_is_refused(
+    request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a Status, once, then the connection is closed; nothing of it is repeated or logged."""
+    caplog.set_level(logging.DEBUG)
+    async with front(hello) as address:
+        said = await ask(address, request_ + GET)
+    assert said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert b'"kind":"Status"' in said
+    assert said.count(b"HTTP/1.") == 1
+    assert SECRET not in said
+    assert SECRET.decode() not in caplog.text
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("end", [b"3\r\nabc\r\nzz\r\n", b"3\r\nabcd\r\n0\r\n\r\n", b"-1\r\n\r\n"])
+@on_both_loops
+async def test_a_body_that_is_none_is_no_request_either(end: bytes) -> None:
+    """Chunks that can't be read end the connection, and are never taken for a request."""
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def whole(request: web.BaseRequest) -> web.Response:
+        try:
+            return await echo(request)
+        except Exception:  # noqa: BLE001 - whatever aiohttp raises
+            raise ConnectionResetError from None
+
+    async with front(whole) as address, caller(address) as there:
+        await there.say(request + end + GET)
+        said = await there.gone()
+    assert b"200 OK" not in said
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        pytest.param(b"GET /" + b"a" * (MAX_FIELD - 10) + GET[5:], b"200", id="a line that fits"),
+        pytest.param(b"GET /" + b"a" * MAX_FIELD + GET[5:], b"431", id="an oversized line"),
+        pytest.param(
+            closing(GET).replace(b"\r\n\r\n", b"\r\nA: " + b"a" * (MAX_FIELD - 10) + b"\r\n\r\n"),
+            b"200",
+            id="a header that fits",
+        ),
+        pytest.param(
+            GET.replace(b"\r\n\r\n", b"\r\nA: " + b"a" * (MAX_FIELD + 1) + b"\r\n\r\n"),
+            b"431",
+            id="an oversized header",
+        ),
+        pytest.param(
+            GET.replace(b"\r\n\r\n", b"\r\nA: b" * 200 + b"\r\n\r\n"), b"400", id="too many headers"
+        ),
+    ],
+)
+@on_both_loops
+async def test_a_head_has_limits(request_: bytes, status: bytes) -> None:
+    """For its line, each header, and their number."""
+    request = request_ if b"close" in request_ else closing(request_)
+    async with front(hello) as address:
+        assert (await ask(address, request)).split(b" ")[1] == status
+
+
+@on_both_loops
+async def test_a_head_has_a_limit_in_all() -> None:
+    """Many headers that each would fit are too much together."""
+    async with front(hello) as address, caller(address) as end:
+        await end.say(GET[:-2])
+        line = b"A: " + b"a" * 1000 + b"\r\n"
+        for _ in range(MAX_HEAD // len(line) + 2):
+            end.writer.write(line)
+            await asyncio.sleep(0)
+        assert await end.gone() == b""
+
+
+# -- one after the other -------------------------------------------------------------------------
+
+
+@on_both_loops
+async def test_requests_come_one_after_the_other() -> None:
+    """However they are cut, and however many come at once: answers come in their order."""
+    request = b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(3))
+    async with front(hello) as address, caller(address) as end:
+        await end.say(request)
+        for piece in (request[:5], request[5:40], request[40:]):
+            await end.say(piece)
+            await asyncio.sleep(0.01)
+        for n in (0, 1, 2, 0, 1, 2):
+            assert await end.until(b"GET /%d" % n)
+
+
+@on_both_loops
+async def test_what_a_handler_left_unread_is_no_request() -> None:
+    """A body that nobody read ends the connection."""
+    smuggled = b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n"
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + smuggled
+    async with front(hello) as address, caller(address) as end:
+        await end.say(request)
+        said = await end.gone()
+    assert said.count(b"HTTP/1.1 200") == 1
+    assert b"GET /secret" not in said
+
+
+@on_both_loops
+async def test_nothing_is_unpacked() -> None:
+    """A compressed body is the server's to unpack."""
+    async with front(echo) as address:
+        request = (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n"
+        )
+        assert (await ask(address, closing(request) + b"abc")).endswith(b"\r\n\r\nabc")
+
+
+# -- time ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+@on_both_loops
+async def test_a_slow_head_is_not_waited_for(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte by byte gains nothing: the clock starts with the first."""
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.1)
+    async with front(hello) as address, caller(address) as end:
+        if before:
+            await end.say(before)
+            await end.until(b"GET /")
+            await asyncio.sleep(0.15)  # idle is not slow
+        started = asyncio.get_running_loop().time()
+        for byte in GET * 3:
+            if end.reader.at_eof():
+                break
+            with suppress(ConnectionError):
+                await end.say(bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert end.reader.at_eof()
+        assert asyncio.get_running_loop().time() - started < 1
+
+
+@on_both_loops
+async def test_the_clock_stops_with_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take its time, and so may the next request."""
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        await asyncio.sleep(0.15)
+        return await hello(request)
+
+    async with front(slow) as address, caller(address) as end:
+        for _ in range(2):
+            await end.say(GET[:10])
+            await end.say(GET[10:])
+            await end.until(b"GET /")
+            await asyncio.sleep(0.1)
+
+
+@on_both_loops
+async def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at first nor between requests."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
+    async with front(hello) as address:
+        async with caller(address) as end:
+            assert await end.gone() == b""
+        async with caller(address) as end:
+            await end.say(GET)
+            assert (await end.gone()).endswith(b"GET /")
+
+
+# -- who leaves ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["close", "cut"])
+@on_both_loops
+async def test_who_leaves_takes_the_request_along(how: str) -> None:
+    """The handler is cancelled, with what it holds."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(_: web.BaseRequest) -> web.Response:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    async with front(endless) as address, caller(address) as end:
+        await end.say(GET)
+        await begun.wait()
+        getattr(end, how)()
+        await asyncio.wait_for(ended.wait(), 5)
+
+
+# -- how many ------------------------------------------------------------------------------------
+
+
+@on_both_loops
+async def test_there_are_only_so_many() -> None:
+    """One more is turned away at once; who leaves makes room."""
+    async with front(hello, most=2) as address, caller(address) as one:
+        async with caller(address) as two:
+            for end in (one, two):
+                await end.say(GET)
+                await end.until(b"GET /")
+            async with caller(address) as three:
+                assert await three.gone() == b""
+        await asyncio.sleep(0.02)
+        async with caller(address) as four:
+            await four.say(GET)
+            await four.until(b"GET /")
+
+
+def test_connections_are_counted() -> None:
+    """Those that are there, and those that were turned away."""
+    listener = Listener(most=1)
+    assert [listener.admit(), listener.admit()] == [True, False]
+    assert (listener.connections, listener.turned_away) == (1, 1)
+    listener.leave()
+    assert listener.admit()
+
+
+# -- listening -----------------------------------------------------------------------------------
+
+
+@on_both_loops
+async def test_an_address_that_is_taken_is_told() -> None:
+    """With the flags that say where, in one line."""
+    tls, _ = tls_pair()
+    async with Listener(most=1).serve(Address("127.0.0.1", 0), tls, hello) as bound:
+        assert bound.port
+        with pytest.raises(ConfigError) as refused:
+            async with Listener(most=1).serve(bound, tls, hello):
+                pass
+    why = "Address already in use"
+    assert str(refused.value) == f"can't listen on {bound} (--bind-address and --port): {why}"
+    assert cast("OSError", refused.value.__cause__).errno == errno.EADDRINUSE
+
+
+@on_both_loops
+async def test_a_stop_lets_short_requests_end() -> None:
+    """What is under way has a moment, what lasts is cut, idle connections are closed."""
+    server, client = tls_pair()
+    begun = asyncio.Semaphore(0)
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        begun.release()
+        await asyncio.sleep(60 if "endless" in request.raw_path else 0.1)
+        return await hello(request)
+
+    async with AsyncExitStack() as stack:
+        async with Listener(most=9).serve(Address("127.0.0.1", 0), server, slow) as bound:
+            idle, short, long = [
+                await stack.enter_async_context(caller(bound, client)) for _ in range(3)
+            ]
+            await short.say(GET)
+            await long.say(GET.replace(b"/", b"/endless", 1))
+            for _ in range(2):
+                await begun.acquire()
+            stopped = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - stopped < 2.5
+        assert (await short.rest()).endswith(b"GET /")
+        assert await idle.gone() == await long.gone() == b""
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*bound)
+
+
+@on_both_loops
+async def test_dead_peers_are_found() -> None:
+    """TCP looks after silent connections, the caller's and the servers'."""
+    found = []
+
+    async def look(request: web.BaseRequest) -> web.Response:
+        assert request.transport is not None
+        connection: socket.socket = request.transport.get_extra_info("socket")
+        found.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        return await hello(request)
+
+    async with front(look) as address:
+        await ask(address, closing(GET))
+    made = detecting_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
+    with made:
+        found.append(made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+    assert found == [1, 1]
