@@ -23,6 +23,7 @@ from typing import Final
 
 from mappers.kept_nodes import FAKE_NODE, KEEPING_INDEX, is_fake, keeping
 from mappers.node_services import KUBELET_PORT, addresses, made_for, service_ref
+from mappers.servicecidrs import SERVICE_CIDR, contains, networks
 from syncer.naming import node_host_name, safe_concat
 from syncer.types import (
     Context,
@@ -62,13 +63,13 @@ _CONDITIONS: Final = (
 
 def _related(source: Object, _copy: Object | None, ctx: Context) -> Iterable[Need]:
     name = source["metadata"]["name"]
-    return keeping(name), service_ref(name, ctx)
+    return keeping(name), service_ref(name, ctx), SERVICE_CIDR
 
 
 def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
     if not ctx.queries.get(keeping(key.name)):
         return Skip("no pod keeps the node")
-    kubelet = _kubelet(key.name, ctx)
+    kubelet = _kubelet(key.name, virtual, ctx)
     if virtual is None:
         return _fresh(key.name, ctx.server_version or KUBELET_VERSION, kubelet)
     _untaint(virtual.get("spec", {}))
@@ -80,15 +81,28 @@ def _derive(key: Key, virtual: Object | None, ctx: Context) -> Object | Skip:
     return virtual
 
 
-def _kubelet(name: str, ctx: Context) -> Object:
-    """Give the fields of the status that say where the node's kubelet is."""
+def _kubelet(name: str, virtual: Object | None, ctx: Context) -> Object:
+    """Give the fields of the status that say where the node's kubelet is.
+
+    While its Service isn't seen, the node keeps the address of a Service: a list may have come back
+    without it, and where it is really gone another one is about to be made.
+    """
     if ctx.settings.disable_fake_kubelets:
         return _reached_at([("Hostname", name)], 0)
     found = [("Hostname", node_host_name(name))]
-    service = ctx.objects.get(service_ref(name, ctx)) if ctx.settings.fake_kubelet_ips else None
-    if service is not None and made_for(service, ctx.names) == Key("", name):
-        found += (("InternalIP", address) for address in addresses(service))
+    if ctx.settings.fake_kubelet_ips:
+        found += (("InternalIP", address) for address in _addresses(name, virtual, ctx))
     return _reached_at(found, KUBELET_PORT)
+
+
+def _addresses(name: str, virtual: Object | None, ctx: Context) -> Iterable[str]:
+    service = ctx.objects.get(service_ref(name, ctx))
+    if service is None:
+        present = ((virtual or {}).get("status") or {}).get("addresses") or ()
+        known = networks(ctx)
+        shown = (each["address"] for each in present if each["type"] == "InternalIP")
+        return (address for address in shown if contains(address, known))
+    return addresses(service) if made_for(service, ctx.names) == Key("", name) else ()
 
 
 def _reached_at(found: Iterable[tuple[str, str]], port: int) -> Object:

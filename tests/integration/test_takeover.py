@@ -485,7 +485,8 @@ async def test_nothing_is_made_again_on_the_host(taken: Taken) -> None:
         assert now["uid"] == was["metadata"]["uid"], where
         assert "deletionTimestamp" not in now, where
     assert after.keys() - taken.before.keys() == {
-        f"configmaps {taken.home}/vc-state-{taken.pair.names.tenant}"
+        f"configmaps {taken.home}/vc-state-{taken.pair.names.tenant}",
+        f"secrets {taken.home}/vc-{taken.pair.names.tenant}",
     }
     assert not [each for each in taken.host_writes if each.verb == "DELETE"]
 
@@ -512,7 +513,7 @@ async def test_what_is_written_is_little(taken: Taken) -> None:
             ("POST", "configmaps"): 1,  # the record of the virtual cluster's identity
             ("PATCH", taken.name("old")): 2,  # the config map and the service of v0.7
             ("PATCH", taken.name("old-creds")): 1,
-            ("POST", "secrets"): 1,  # refused: the pod's own Secret is there
+            ("POST", "secrets"): 2,  # the kubeconfig; refused: the pod's own Secret is there
             ("PATCH", taken.name("secreted-sa-token")): 1,
         }
     )

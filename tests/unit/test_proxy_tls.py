@@ -331,7 +331,7 @@ async def test_a_certificate_must_be_for_clients(
     [
         pytest.param(OTHERS.user((CN, "a")), "unable to get local issuer", id="unknown CA"),
         pytest.param(CLIENTS.user((CN, "a"), end=-60), "has expired", id="expired"),
-        pytest.param(CLIENTS.user((CN, "a"), begin=60), "not yet valid", id="not yet valid"),
+        pytest.param(CLIENTS.user((CN, "a"), begin=3600), "not yet valid", id="not yet valid"),
         pytest.param(Pair.make([(CN, "a")]), "self-signed", id="signed by itself"),
         pytest.param(ALICE.user((CN, "root")), "invalid CA", id="signed by a user"),
         pytest.param(SERVERS.user((CN, "a")), "unable to get local issuer", id="server CA"),

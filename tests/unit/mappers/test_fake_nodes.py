@@ -153,6 +153,19 @@ def test_an_address_goes_with_its_service(world: Any, tools: Any, node: Any) -> 
     assert after["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
 
 
+def test_a_service_that_is_not_seen_leaves_the_node_its_address(
+    world: Any, tools: Any, node: Any
+) -> None:
+    """A list that came back without the Service changes nothing; no other address is kept so."""
+    world.service_network("10.96.0.0/16")
+    node["status"]["addresses"] = [HOST_NAME, {"type": "InternalIP", "address": "10.96.3.4"}]
+    after = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    assert after["status"]["addresses"] == node["status"]["addresses"]
+    node["status"]["addresses"].append({"type": "InternalIP", "address": "192.0.2.1"})
+    after = tools.applied(node, world.derived(KIND, KEY, node), Side.VIRTUAL)
+    assert after["status"]["addresses"] == node["status"]["addresses"][:2]
+
+
 @pytest.mark.parametrize(
     "labels",
     [
