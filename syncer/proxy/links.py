@@ -53,10 +53,10 @@ class LinkRewriter:
 
     def _feed(self, piece: bytes) -> bytes:
         """Take a piece, ``b""`` at the end; hold back what may begin a path."""
-        text = (self._held + piece).replace(self._old, self._new)
-        keep = 0 if not piece else _begun(text, self._old)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        *before, rest = (self._held + piece).split(self._old)
+        keep = _begun(rest, self._old) if piece else 0
+        self._held = rest[len(rest) - keep :]
+        return self._new.join([*before, rest[: len(rest) - keep]])
 
 
 def _begun(text: bytes, sought: bytes) -> int:
