@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
+from aiohttp import ClientError
 
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
@@ -23,7 +24,7 @@ from syncer.proxy.call import Call
 from syncer.proxy.identity import ANONYMOUS, NOBODY, User
 from syncer.proxy.refusal import RefusalError, forbidden
 from syncer.proxy.request import RequestInfo
-from syncer.proxy.upstream import Upstream
+from syncer.proxy.upstream import Upstream, read_answer
 from syncer.types import Object
 
 MASTERS: Final = "system:masters"
@@ -34,6 +35,7 @@ _SELF_REVIEW: Final[Object] = {
     "apiVersion": "authentication.k8s.io/v1",
 }
 _TIMEOUT: Final = 10.0
+_MAX_REVIEW: Final = 64 * 1024
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _TOKENS: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
 _SELF: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -185,10 +187,14 @@ class Authorizer:
         """Say who nobody is, where the virtual server lets nobody in at all."""
         headers = (("Content-Type", "application/json"),)
         body = orjson.dumps(_SELF_REVIEW)
+        info = RequestInfo("POST", _SELF, _SELF)
         response = await self._bare.send(
-            RequestInfo("POST", _SELF, _SELF), headers, body=body, admin=False
+            info, headers, body=body, admin=False, head_seconds=_TIMEOUT
         )
-        await response.read()
+        try:
+            await read_answer(response, _MAX_REVIEW, _TIMEOUT)
+        except (ClientError, TimeoutError) as error:
+            raise _unavailable() from error
         if response.status == 401:
             raise unauthorized()
         if response.status >= 500:
