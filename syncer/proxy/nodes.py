@@ -46,7 +46,7 @@ from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.node_metrics import HostAnswerError, Translation
 from syncer.proxy.refusal import RefusalError, not_found
 from syncer.proxy.request import RequestInfo
-from syncer.proxy.upstream import AGENT, Upstream, relay
+from syncer.proxy.upstream import AGENT, Upstream, read_answer, relay
 from syncer.types import Key, Object, Side
 
 RIGHTS_SECONDS: Final = 300.0
@@ -311,26 +311,30 @@ class Kubelets:
                 )
             if page.path.startswith("/stats"):
                 return await self._summary(response)
-            translation = Translation(self._lookup)
-            headers = (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),)
-            return await relay(
-                call.request,
-                response,
-                headers,
-                lambda piece: translation.feed(piece) if piece else translation.close(),
-            )
+            return await self._metrics(call, response)
         finally:
             response.close()
 
-    async def _summary(self, response: aiohttp.ClientResponse) -> web.Response:
-        body = bytearray()
+    async def _metrics(self, call: Call, response: aiohttp.ClientResponse) -> web.StreamResponse:
+        translation = Translation(self._lookup)
+        headers = (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),)
         try:
             async with asyncio.timeout(PAGE_SECONDS):
-                while piece := await response.content.readany():
-                    body += piece
-                    if len(body) > MAX_SUMMARY:
-                        raise RefusalError(503, "the node's summary is too long")
-            translated = stats.summary(bytes(body), self._lookup)
+                return await relay(
+                    call.request,
+                    response,
+                    headers,
+                    lambda piece: translation.feed(piece) if piece else translation.close(),
+                )
+        except TimeoutError as error:
+            raise RefusalError(504, "the node's kubelet gave no metrics in time") from error
+
+    async def _summary(self, response: aiohttp.ClientResponse) -> web.Response:
+        try:
+            body = await read_answer(response, MAX_SUMMARY + 1, PAGE_SECONDS)
+            if len(body) > MAX_SUMMARY:
+                raise RefusalError(503, "the node's summary is too long")
+            translated = stats.summary(body, self._lookup)
         except (HostAnswerError, TimeoutError, aiohttp.ClientError) as error:
             raise RefusalError(503, "the node's kubelet gave no summary") from error
         return web.Response(body=translated, content_type="application/json")

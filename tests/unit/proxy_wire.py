@@ -30,6 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from syncer.kube.access import Access, load_key_pair
 from syncer.kube.config import ConnectionConfig, Credentials
+from syncer.proxy import endpoint
 from syncer.proxy import listener as listener_module
 from syncer.proxy.listener import Handler, Listener
 from syncer.proxy.refusal import RefusalError
@@ -233,9 +234,7 @@ async def front(handler: Handler, *, most: int = 100) -> AsyncIterator[Address]:
         try:
             return await handler(request)
         except RefusalError as refusal:
-            response = web.Response(status=refusal.code, body=refusal.body())
-            response.force_close()
-            return response
+            return endpoint._refused(refusal, request)
 
     listener = Listener(most=most)
     server = listener_module._Server(listener, answer)
