@@ -40,6 +40,7 @@ class Call:
         caller: whom it is from.
         headers: as they were written, in order.
         upgrade: the protocol that the connection is to go on with, ``""``: HTTP.
+        client: IP address of the caller.
         node: the node whose kubelet is asked, ``""``: the API server is.
     """
 
@@ -48,4 +49,5 @@ class Call:
     caller: Caller
     headers: Sequence[Header] = ()
     upgrade: str = ""
+    client: str = ""
     node: str = ""

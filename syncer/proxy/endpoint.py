@@ -134,18 +134,18 @@ class Endpoint:
         except BadTargetError as error:
             raise RefusalError(400, str(error)) from None
         headers = headers_of(request)
-        session = request.transport.get_extra_info("ssl_object") if request.transport else None
-        if session is None:
-            raise ConnectionResetError
+        if request.transport is None:
+            raise ConnectionResetError("the caller is gone")
         caller = caller_of(
-            self._tls.peer(session),
+            self._tls.peer(request.transport.get_extra_info("ssl_object")),
             headers,
             proxies=self._settings.request_header_allowed_names,
             now=self._now(),
         )
         upgrade = wants_upgrade(headers) if request.method in ("GET", "POST") else ""
         node = self._node_of(request.headers.get("Host", "")) or ""
-        call = Call(request, info, caller, headers, upgrade, node)
+        client = str(request.transport.get_extra_info("peername")[0])
+        call = Call(request, info, caller, headers, upgrade, client, node)
         if node:
             return Route.KUBELET, call
         route = route_of(info, metrics=self._settings.proxy_metrics_server)
@@ -189,11 +189,12 @@ class Endpoint:
 
 def _told(request: web.BaseRequest, route: Route, call: Call | None) -> dict[str, object]:
     """Give what the access log says: no query and no header but the client's name for itself."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    told: dict[str, object] = {"client": str(peer[0]) if peer else "", "route": str(route)}
     if call is None:
-        return {**told, "method": request.method, "user": ""}
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        client = str(peer[0]) if peer else ""
+        return {"client": client, "route": str(route), "method": request.method, "user": ""}
     info, impersonated = call.info, call.caller.impersonated
+    told: dict[str, object] = {"client": call.client, "route": str(route)}
     told |= {"user": call.caller.name, "verb": info.verb, "path": info.path}
     if impersonated is not None:
         told["impersonated"] = impersonated.name

@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import LineTooLong
 from syncer.kube.errors import ConfigError
 from syncer.proxy.keepalive import detect
 from syncer.proxy.refusal import RefusalError
+from syncer.proxy.upstream import SERVER
 from syncer.settings import Address
 
 HEAD_SECONDS: Final = 15.0
@@ -116,7 +117,10 @@ class Connection(web.RequestHandler):
         else:
             refusal = RefusalError(status, "the request can't be read")
         response = web.Response(
-            status=refusal.code, body=refusal.body(), content_type="application/json"
+            status=refusal.code,
+            body=refusal.body(),
+            content_type="application/json",
+            headers={"Server": SERVER},
         )
         response.force_close()
         return response

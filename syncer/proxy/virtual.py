@@ -60,8 +60,7 @@ class ToVirtual:
             RefusalError: the caller may not impersonate whom they want.
         """
         sent = list(without_identity(end_to_end(call.headers)))
-        if peername := call.request.transport and call.request.transport.get_extra_info("peername"):
-            sent.append(("X-Forwarded-For", str(peername[0])))
+        sent.append(("X-Forwarded-For", call.client))
         user = call.caller.user
         if user is None:
             return [*sent, *_own(call.headers)], False
