@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 from aiohttp import ClientError, ClientResponse, web
+from yarl import URL
 
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import subprotocols, without_tokens
@@ -238,7 +239,9 @@ class ToHost:
         base = f"{base}/{quote(host_name, safe=':')}/proxy"
         path = f"{base}{info.tail}{f'?{info.query}' if info.query else ''}"
         headers = _to_workload(call.headers)
-        links = LinkRewriter(base, info.raw_path[: len(info.raw_path) - len(info.tail)])
+        before = info.raw_path[: len(info.raw_path) - len(info.tail)]
+        server = URL(self._upstream.config.server).host_port_subcomponent or ""
+        links = LinkRewriter(base, before, server)
         if call.upgrade:
             return await tunnel(
                 call.request,
@@ -404,13 +407,14 @@ def _protocols(headers: Sequence[Header], known: frozenset[str]) -> Iterator[Hea
 def _to_workload(headers: Sequence[Header]) -> list[Header]:
     """Give the headers that a tenant's own server may see: all but credentials of the cluster.
 
-    Nor the one by which a caller would name an entry of the host's audit log.
+    Nor the one by which a caller would name an entry of the host's audit log; and who may get a
+    page gets it unpacked, for the host's API server packs its links again, where nobody sees them.
     """
-    return [
-        (name, value)
-        for name, value in without_tokens(without_identity(end_to_end(headers)))
-        if name.lower() != "audit-id"
-    ]
+    passed = list(without_tokens(without_identity(end_to_end(headers))))
+    accepted = ",".join(value for name, value in passed if name.lower() == "accept").lower()
+    page = not accepted or "text/html" in accepted or "*/*" in accepted or "text/*" in accepted
+    dropped = ("audit-id", "accept-encoding") if page else ("audit-id",)
+    return [header for header in passed if header[0].lower() not in dropped]
 
 
 def _from_workload(links: LinkRewriter, headers: Iterable[Header]) -> list[Header]:

@@ -16,18 +16,19 @@ from syncer.proxy.identity import Header
 class LinkRewriter:
     """Replaces one path by another, in headers and in a body that comes in pieces."""
 
-    def __init__(self, host: str, virtual: str) -> None:
+    def __init__(self, host: str, virtual: str, server: str = "") -> None:
         """Make it.
 
         Args:
             host: path up to ``/proxy`` as the host knows it.
             virtual: the same as the tenant knows it.
+            server: name and port of the host's API server, as its ``Host`` header says them: what
+                a workload puts in front of such a path goes too, and leads to the endpoint then.
         """
-        self._host = host
+        before = ("http://", "https://", "//") if server else ()
         self._virtual = virtual
-        self._old = host.encode()
-        self._new = virtual.encode()
-        self._held = b""
+        self._sought = (*(f"{each}{server}{host}" for each in before), host)
+        self._stages = [_Replacer(each.encode(), virtual.encode()) for each in self._sought]
 
     def location(self, name: str, value: str) -> str:
         """Give the value of a header.
@@ -37,7 +38,8 @@ class LinkRewriter:
             value: as the host has it.
         """
         if name.lower() in ("location", "content-location", "refresh", "link"):
-            return value.replace(self._host, self._virtual)
+            for each in self._sought:
+                value = value.replace(each, self._virtual)
         return value
 
     def body(self, headers: Iterable[Header]) -> Callable[[bytes], bytes] | None:
@@ -52,7 +54,25 @@ class LinkRewriter:
         return self._feed if html and plain else None
 
     def _feed(self, piece: bytes) -> bytes:
-        """Take a piece, ``b""`` at the end; hold back what may begin a path."""
+        """Take a piece, ``b""`` at the end."""
+        over = not piece
+        for stage in self._stages:
+            piece = stage.feed(piece) if piece else b""
+            if over:
+                piece += stage.feed(b"")
+        return piece
+
+
+class _Replacer:
+    """Replaces one text by another in a body that comes in pieces."""
+
+    def __init__(self, old: bytes, new: bytes) -> None:
+        self._old = old
+        self._new = new
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take a piece, ``b""`` at the end; hold back what may begin the text."""
         *before, rest = (self._held + piece).split(self._old)
         keep = _begun(rest, self._old) if piece else 0
         self._held = rest[len(rest) - keep :]
