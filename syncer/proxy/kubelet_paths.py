@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, urlencode
@@ -31,6 +32,7 @@ from syncer.naming import NODE_DOMAIN, node_host_name
 from syncer.types import Object
 
 KUBELET_PORT: Final = 10250
+_MAX_HOST: Final = 300  # characters: a DNS name has 253
 """The port that nodes say their kubelet is at."""
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,252})")
@@ -346,6 +348,7 @@ def node_name(text: str) -> str | Refused:
     return parts[1]
 
 
+@lru_cache(maxsize=256)
 def address_of(host: str) -> str:
     """Give a ``Host`` header, or a TLS server name, as addresses of nodes are written.
 
@@ -429,7 +432,7 @@ def node_of(host: str, nodes: Callable[[str], str | None]) -> str | None:
     Returns:
         The node's name, or ``None``: the API server is meant.
     """
-    address = address_of(host)
+    address = address_of(host) if len(host) <= _MAX_HOST else ""
     return nodes(address) if address else None
 
 

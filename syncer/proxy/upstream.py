@@ -152,11 +152,11 @@ class Upstream:
         Raises:
             RefusalError: no answer came, or the caller's body broke off.
         """
-        fields = CIMultiDict(headers)
         try:
+            if head_seconds is None:
+                return await self._answered(info, headers, request, body, target, admin)
             async with asyncio.timeout(head_seconds):
-                data = await _body(request, fields) if body is None else body
-                return await self._answered(info.method, target or info.target, fields, data, admin)
+                return await self._answered(info, headers, request, body, target, admin)
         except TimeoutError as error:
             raise RefusalError(504, f"{self._name} did not answer in time") from error
         except _NETWORK as error:
@@ -166,13 +166,16 @@ class Upstream:
 
     async def _answered(
         self,
-        method: str,
+        info: RequestInfo,
+        headers: Iterable[Header],
+        request: web.BaseRequest | None,
+        body: bytes | None,
         target: str,
-        fields: CIMultiDict[str],
-        data: bytes | AsyncIterator[bytes] | None,
         admin: bool,
     ) -> aiohttp.ClientResponse:
         """Send a request and, when our own credentials were old, once more."""
+        fields, method, target = CIMultiDict(headers), info.method, target or info.target
+        data = await _body(request, fields) if body is None else body
         credentials = await (self._config.credentials() if admin else self._config.bare())
         response = await self._exchange(method, target, fields, data, credentials)
         if response.status != 401 or not admin or not isinstance(data, bytes | None):
