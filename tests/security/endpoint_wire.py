@@ -42,6 +42,7 @@ WEBSOCKET: Final = (
     ("Upgrade", "websocket"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ("Sec-WebSocket-Version", "13"),
+    ("Origin", "https://localhost"),
 )
 """Headers that ask for a WebSocket."""
 
