@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from syncer.kube.client import Client
@@ -116,8 +116,9 @@ class Proxy:
                 stack.push_async_callback(part.close)
             if self._creates is not None:
                 stack.push_async_callback(self._creates.close)
-            fresh = asyncio.create_task(self._tls.run())
-            stack.push_async_callback(_ended, fresh)
+            # Should it fail, which is a bug, the body is cancelled: it is not to serve old CAs.
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            stack.callback(tasks.create_task(self._tls.run()).cancel)
             bound = await stack.enter_async_context(self.endpoint.serve())
             self.port = bound.port
             yield
@@ -169,9 +170,3 @@ class Proxy:
         return all((side, "pods") in self._parts.stores for side in Side) and all(
             self._parts.synced(side, "pods") for side in Side
         )
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
