@@ -339,7 +339,10 @@ async def _relayed(
     feed: Callable[[bytes], bytes] | None,
 ) -> web.StreamResponse:
     length = response.content_length if feed is None else None
-    if length is not None and length <= _SMALL and request.method != "HEAD":
+    small = length is not None and length <= _SMALL
+    # In chunks, as API servers write all lists, a short answer is here as soon as its head is.
+    here = feed is None and response.content.is_eof()
+    if (small or here) and request.method != "HEAD":
         return web.Response(status=response.status, headers=fields, body=await response.read())
     fields.setdefault("Server", SERVER)
     answer = web.StreamResponse(status=response.status, headers=fields)

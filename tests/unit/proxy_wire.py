@@ -91,6 +91,17 @@ class End:
         async with asyncio.timeout(SECONDS):
             return await self.reader.readexactly(size)
 
+    async def body(self, head: bytes) -> bytes:
+        """Read the body behind a head that says how long it is."""
+        if b"chunked" not in head:
+            _, found, size = head.partition(b"Content-Length: ")
+            return await self.read(int(size.split(b"\r\n")[0])) if found else b""
+        joined = b""
+        while size := int((await self.until(b"\r\n")).strip(), 16):
+            joined += (await self.read(size + 2))[:-2]
+        assert await self.read(2) == b"\r\n"
+        return joined
+
     async def rest(self) -> bytes:
         """Read up to the end; a connection that is cut raises."""
         async with asyncio.timeout(SECONDS):
