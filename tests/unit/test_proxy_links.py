@@ -67,6 +67,31 @@ def test_so_for_any_paths(host: str, virtual: str, pieces: list[str]) -> None:
     assert rewritten([piece.encode() for piece in pieces], host, virtual) == wanted
 
 
+SERVER = "10.0.0.1:6443"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([HOST, SERVER, "http://", "https://", "https:", "//", "<a href='", "a"]),
+        max_size=12,
+    ).map("".join),
+    st.lists(st.integers(0, 600), max_size=6),
+)
+def test_the_hosts_own_address_goes_too(page: str, cuts: list[int]) -> None:
+    """Where a link names the server of the path, in any scheme; wherever it is cut."""
+    text, at = page.encode(), sorted(cuts)
+    feed = LinkRewriter(HOST, VIRTUAL, SERVER).body(HTML)
+    assert feed is not None
+    pieces = [text[start:end] for start, end in pairwise([0, *at, len(text)])]
+    wanted = page
+    for before in (f"http://{SERVER}", f"https://{SERVER}", f"//{SERVER}", ""):
+        wanted = wanted.replace(f"{before}{HOST}", VIRTUAL)
+    assert b"".join([*map(feed, filter(None, pieces)), feed(b"")]) == wanted.encode()
+    headers = LinkRewriter(HOST, VIRTUAL, SERVER)
+    assert headers.location("Location", page) == wanted
+
+
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=20))
 def test_little_is_held_back(pieces: list[bytes]) -> None:
