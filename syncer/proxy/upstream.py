@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -343,7 +343,11 @@ async def _relayed(
     # In chunks, as API servers write all lists, a short answer is here as soon as its head is.
     here = feed is None and response.content.is_eof()
     if (small or here) and request.method != "HEAD":
-        return web.Response(status=response.status, headers=fields, body=await response.read())
+        body = await response.read()
+        whole = web.Response(status=response.status, headers=fields, body=body)
+        if length is None and request.version >= HttpVersion11:
+            whole.enable_chunked_encoding()
+        return whole
     fields.setdefault("Server", SERVER)
     answer = web.StreamResponse(status=response.status, headers=fields)
     if length is not None:
