@@ -69,9 +69,14 @@ async def _within(test: Coroutine[Any, Any, None]) -> None:
     async with asyncio.timeout(20):
         await test
     # Whatever the test's subject started has ended with it.
-    await asyncio.sleep(0.02)
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    assert not others, f"left running: {others}"
+    await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds, which it may do already."""
+    async with asyncio.timeout(SECONDS):
+        while not holds():  # noqa: ASYNC110 - of a test
+            await asyncio.sleep(0.001)
 
 
 @dataclass
@@ -176,9 +181,7 @@ class Backend:
 
     async def idle(self) -> None:
         """Wait until nobody is connected."""
-        async with asyncio.timeout(SECONDS):
-            while self.open:  # noqa: ASYNC110 - of a test
-                await asyncio.sleep(0.005)
+        await eventually(lambda: not self.open)
 
 
 class Renewing(ConnectionConfig):
@@ -255,8 +258,7 @@ async def front(handler: Handler, *, most: int = 100) -> AsyncIterator[Address]:
     finally:
         listening.close()
         await server.shutdown(0.1)
-        await asyncio.sleep(0.01)
-        assert listener.connections == 0
+        await eventually(lambda: not listener.connections)
 
 
 @asynccontextmanager

@@ -20,7 +20,16 @@ from syncer.proxy.peer import Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.routes import Route
 from syncer.settings import Address, load
-from tests.unit.proxy_wire import GET, End, ask, caller, closing, on_both_loops, tls_pair
+from tests.unit.proxy_wire import (
+    GET,
+    End,
+    ask,
+    caller,
+    closing,
+    eventually,
+    on_both_loops,
+    tls_pair,
+)
 
 FAR = 4e9
 ALICE = Peer(PeerKind.CLIENT, "alice", ("devs",), "", "f", FAR, b"a")
@@ -70,9 +79,7 @@ class Serving:
 
     async def told(self) -> list[tuple[str, int]]:
         """Wait until the observer was told something, and give it."""
-        async with asyncio.timeout(5):
-            while not self.seen:  # noqa: ASYNC110 - of a test
-                await asyncio.sleep(0.005)
+        await eventually(lambda: bool(self.seen))
         return self.seen
 
 
