@@ -90,15 +90,14 @@ async def test_node_and_status_come_back(pair: Pair, namespace: str) -> None:
         host = await pair.copy("pods", "web", namespace)
         for field in ("phase", "startTime", "podIP", "podIPs", "containerStatuses", "qosClass"):
             assert virtual["status"].get(field) == host["status"].get(field), field
+        assert virtual["spec"]["nodeName"] == host["spec"]["nodeName"]
+        fake = await pair.virtual.get("nodes", virtual["spec"]["nodeName"])
+        assert fake["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
+        addresses = {each["type"]: each["address"] for each in fake["status"]["addresses"]}
+        assert virtual["status"].get("hostIP") == addresses["InternalIP"]
         return virtual, host
 
     virtual, host = await eventually(agree)
-    assert virtual["spec"]["nodeName"] == host["spec"]["nodeName"]
-    fake = await pair.virtual.get("nodes", virtual["spec"]["nodeName"])
-    assert fake["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
-    addresses = {each["type"]: each["address"] for each in fake["status"]["addresses"]}
-    if "InternalIP" in addresses:
-        assert virtual["status"]["hostIP"] == addresses["InternalIP"]
     generation = virtual["metadata"]["generation"]
     for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready"):
         mine, theirs = condition(virtual, kind), condition(host, kind)
