@@ -300,6 +300,7 @@ class App:
                 synced=lambda side, name: self._informers[side, name].synced,
                 nodes=self._nodes,
                 addresses=addresses,
+                version=lambda: self._view.server_version,
                 services=self._service_copying(),
             ),
             observer=self._metrics.proxied,

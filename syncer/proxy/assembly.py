@@ -44,6 +44,7 @@ class Parts:
         synced: says whether a store is complete.
         nodes: gives the names of the host's nodes that the tenant has.
         addresses: gives the node that has an address.
+        version: gives the virtual API server's version, ``""`` while unknown.
         services: how services are copied; ``None``: they are not.
     """
 
@@ -55,6 +56,7 @@ class Parts:
     synced: Callable[[Side, str], bool]
     nodes: Callable[[], Iterable[str]]
     addresses: NodeAddresses
+    version: Callable[[], str]
     services: Copying | None = None
 
 
@@ -133,7 +135,7 @@ class Proxy:
 
     def _handlers(self) -> dict[Route, Handler]:
         parts = self._parts
-        authorizer = Authorizer(parts.clients[Side.VIRTUAL], self._virtual)
+        authorizer = Authorizer(parts.clients[Side.VIRTUAL], self._virtual, parts.version)
         lookup = StoreLookup(parts.names, parts.stores, parts.nodes)
         virtual = ToVirtual(self._virtual, authorizer)
         host = ToHost(self._host, authorizer, Targets(parts.names, parts.stores, parts.synced))

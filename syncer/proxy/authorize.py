@@ -9,7 +9,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/ a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -90,15 +90,17 @@ class _Rights:
 class Authorizer:
     """Asks as the syncer, about others."""
 
-    def __init__(self, virtual: Client, bare: Upstream) -> None:
+    def __init__(self, virtual: Client, bare: Upstream, version: Callable[[], str]) -> None:
         """Make it.
 
         Args:
             virtual: of an administrator of the virtual cluster.
             bare: the same server, to ask it as nobody.
+            version: gives what that server calls its version; ``""`` while unknown.
         """
         self._virtual = virtual
         self._bare = bare
+        self._version = version
 
     async def user(self, call: Call) -> User:
         """Say who is acting: the caller, or whom the caller may and wants to be taken for.
@@ -147,7 +149,8 @@ class Authorizer:
             RefusalError: not allowed.
         """
         refusal: RefusalError | None = None
-        for mode in _modes(user, wanted):
+        constrained = knows_constrained_impersonation(self._version())
+        for mode in _modes(user, wanted) if constrained else (_Mode(),):
             try:
                 asking = _asking(user, mode)
                 if mode.name:
@@ -250,6 +253,18 @@ def _attributes(info: RequestInfo, verb: str) -> Object:
 
 
 # -- impersonation: which modes apply, and what each needs ---------------------------------------
+
+
+def knows_constrained_impersonation(version: str) -> bool:
+    """Say whether an API server has constrained impersonation: on by default since 1.36.
+
+    Args:
+        version: such as ``v1.36.3+k3s1``; ``""`` when unknown.
+
+    Source: KEP-5284.
+    """
+    found = re.match(r"v(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= (1, 36)
 
 
 def _modes(user: User, wanted: User) -> Iterator[_Mode]:

@@ -16,6 +16,7 @@ from syncer.proxy.authorize import (
     _Mode,
     _modes,
     _needed,
+    knows_constrained_impersonation,
 )
 from syncer.proxy.identity import User
 from syncer.proxy.request import read
@@ -429,3 +430,20 @@ def test_what_is_asked_about_other_paths() -> None:
     info = read("GET", "/apis/metrics.k8s.io/")
     asked = {"path": "/apis/metrics.k8s.io/", "verb": "get"}
     assert _attributes(info, info.verb) == {"nonResourceAttributes": asked}
+
+
+@pytest.mark.parametrize(
+    ("version", "known"),
+    [
+        pytest.param("", False, id="not known yet"),
+        pytest.param("nonsense", False, id="no version"),
+        pytest.param("v1.35.9", False, id="before"),
+        pytest.param("v1.36.0-rc.1", True, id="its own"),
+        pytest.param("v1.36.3+k3s1", True, id="a distribution's"),
+        pytest.param("v1.104.0", True, id="later"),
+        pytest.param("v2.0.0", True, id="much later"),
+    ],
+)
+def test_constrained_impersonation_is_for_servers_that_have_it(version: str, known: bool) -> None:
+    """An older server would not be asked these questions: who may all of its verbs may not this."""
+    assert knows_constrained_impersonation(version) is known
