@@ -113,17 +113,22 @@ class Proxy:
             ConfigError: a CA's file is no use, or the address can't be listened on.
         """
         await self._tls.start(self._names(()))
-        async with AsyncExitStack() as stack:
-            for part in (self._virtual, self._host, self._pages):
-                stack.push_async_callback(part.close)
-            if self._creates is not None:
-                stack.push_async_callback(self._creates.close)
-            # Should it fail, which is a bug, the body is cancelled: it is not to serve old CAs.
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(tasks.create_task(self._tls.run()).cancel)
-            bound = await stack.enter_async_context(self.endpoint.serve())
-            self.port = bound.port
-            yield
+        try:
+            async with AsyncExitStack() as stack:
+                for part in (self._virtual, self._host, self._pages):
+                    stack.push_async_callback(part.close)
+                if self._creates is not None:
+                    stack.push_async_callback(self._creates.close)
+                # Should it fail, which is a bug, the body is cancelled: it is not to serve old CAs.
+                tasks = await stack.enter_async_context(asyncio.TaskGroup())
+                stack.callback(tasks.create_task(self._tls.run()).cancel)
+                bound = await stack.enter_async_context(self.endpoint.serve())
+                self.port = bound.port
+                yield
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) > 1:
+                raise
+            raise group.exceptions[0] from None  # what the body raised, as it was
 
     def _names(self, services: Iterable[Object]) -> frozenset[str]:
         return certificate_names(

@@ -50,6 +50,9 @@ MAX_BODY: Final = 64 << 20
 AGENT: Final[Header] = ("User-Agent", "vcluster-syncer")
 """How requests to the host name their sender; the tenant's own clients are none of its business."""
 
+_OBJECT: Final = 3 << 20
+"""Bytes of a body after which API servers hang up."""
+
 _SMALL: Final = 64 * 1024
 """Bodies up to here go in one piece."""
 
@@ -162,6 +165,9 @@ class Upstream:
         except _NETWORK as error:
             if isinstance(error.__cause__, RefusalError):  # out of the caller's body
                 raise error.__cause__ from error
+            if request is not None and request.content.total_bytes > _OBJECT:
+                # The server's own refusal got lost: it hangs up on who goes on sending.
+                raise _too_large(_OBJECT) from error
             raise self.unreachable() from error
 
     async def _answered(

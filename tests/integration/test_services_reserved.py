@@ -129,6 +129,8 @@ async def test_a_reservation_ends_by_the_hosts_clock(hasty: Pair) -> None:
 
     What has found its object by then stays.
     """
+    # default/kubernetes gets its address meanwhile.
+    await eventually(lambda: hasty.quiet(1.0, namespace="default", resources=["services"]))
     started = time.monotonic()
     await _reserve(hasty, "lost", "default")
     await _reserve(hasty, "found", "default")
