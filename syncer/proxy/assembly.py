@@ -84,7 +84,6 @@ class Proxy:
         self._pages = NodePages(
             parts.clients[Side.HOST],
             self._host,
-            parts.configs[Side.HOST],
             insecure=parts.settings.host_kubelet_insecure_tls,
         )
         self._creates: ServiceCreate | None = None

@@ -25,7 +25,6 @@ from aiohttp import web
 from yarl import URL
 
 from syncer.kube.client import Client
-from syncer.kube.config import ConnectionConfig
 from syncer.kube.errors import ApiError, ConfigError, TransportError
 from syncer.kube.store import Lister
 from syncer.proxy import kubelet_paths, stats
@@ -67,20 +66,16 @@ _TURN: Final = 200  # pods decoded before others have their turn
 class NodePages:
     """Gets pages of the host's kubelets."""
 
-    def __init__(
-        self, client: Client, upstream: Upstream, config: ConnectionConfig, *, insecure: bool
-    ) -> None:
+    def __init__(self, client: Client, upstream: Upstream, *, insecure: bool) -> None:
         """Make it.
 
         Args:
             client: of the host.
-            upstream: the host API server.
-            config: our credentials on the host.
+            upstream: the host API server; kubelets take the same credentials.
             insecure: whether kubelets' certificates are believed unseen.
         """
         self._client = client
         self._upstream = upstream
-        self._config = config
         self._insecure = insecure
         self._session: aiohttp.ClientSession | None = None
         self._rights: dict[str, tuple[float, bool]] = {}
@@ -163,7 +158,7 @@ class NodePages:
             )
         try:
             async with asyncio.timeout(PAGE_SECONDS):
-                credentials = await self._config.credentials()
+                credentials = await self._upstream.config.credentials()
                 return await self._session.get(
                     URL(f"{server}{target}", encoded=True),
                     headers={**credentials.headers, **dict(_HEADERS)},

@@ -45,15 +45,9 @@ from syncer.proxy.call import Call
 from syncer.proxy.identity import Header
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
-from syncer.proxy.upstream import Upstream, answer_headers, read_body, relay
+from syncer.proxy.upstream import MAX_OBJECT, Upstream, answer_headers, read_body, relay
 from syncer.proxy.virtual import ToVirtual
 from syncer.types import Context, Key, Kind, Object, key_of
-
-MAX_OBJECT: Final = 3 << 20
-"""Bytes of an object that API servers take.
-
-Source: k8s.io/apiserver v0.36 ``pkg/server/config.go``, ``MaxRequestBodyBytes``.
-"""
 
 HOST_SECONDS: Final = 5.0
 """How long the host may take for one answer before the caller is no longer kept waiting for it."""

@@ -50,8 +50,11 @@ MAX_BODY: Final = 64 << 20
 AGENT: Final[Header] = ("User-Agent", "vcluster-syncer")
 """How requests to the host name their sender; the tenant's own clients are none of its business."""
 
-_OBJECT: Final = 3 << 20
-"""Bytes of a body after which API servers hang up."""
+MAX_OBJECT: Final = 3 << 20
+"""Bytes of an object that API servers take; they hang up on who goes on sending.
+
+Source: k8s.io/apiserver v0.36 ``pkg/server/config.go``, ``MaxRequestBodyBytes``.
+"""
 
 _SMALL: Final = 64 * 1024
 """Bodies up to here go in one piece."""
@@ -165,9 +168,8 @@ class Upstream:
         except _NETWORK as error:
             if isinstance(error.__cause__, RefusalError):  # out of the caller's body
                 raise error.__cause__ from error
-            if request is not None and request.content.total_bytes > _OBJECT:
-                # The server's own refusal got lost: it hangs up on who goes on sending.
-                raise _too_large(_OBJECT) from error
+            if request is not None and info.subresource != "proxy" and _goes_on(request):
+                raise _too_large(MAX_OBJECT) from error  # the server's own refusal got lost
             raise self.unreachable() from error
 
     async def _answered(
@@ -297,6 +299,12 @@ async def _pieces(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
         if left < 0:
             raise _too_large(limit)
         yield piece
+
+
+def _goes_on(request: web.BaseRequest) -> bool:
+    """Say whether a body is longer than an object may be, and not at its end."""
+    content = request.content
+    return content.total_bytes > MAX_OBJECT and not content.at_eof()
 
 
 def _too_large(limit: int) -> RefusalError:
