@@ -135,7 +135,8 @@ async def test_the_virtual_api_server_reaches_its_nodes_kubelets(
 
     async def address() -> str:
         found = (await pair.virtual.get("nodes", node))["status"]["addresses"]
-        return str(next(each["address"] for each in found if each["type"] == "InternalIP"))
+        mine = [each["address"] for each in found if each["type"] == "InternalIP"]
+        return str(mine[0])
 
     ip = await eventually(address)
     with pair.virtual.plane.egress.route(f"{ip}:10250", ("127.0.0.1", pair.syncer.port)):
