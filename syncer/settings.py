@@ -54,8 +54,10 @@ SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/servicea
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_CERTIFICATE_NAME = re.compile(
-    r"(\*\.)?[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?(\.[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?)*"
+_DNS_PART = r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?"
+_CERTIFICATE_NAME = re.compile(rf"(\*\.)?{_DNS_PART}(\.{_DNS_PART})*")
+_HTTPS_URL = re.compile(
+    r"https://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#]*)?"
 )
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -182,7 +184,7 @@ def go_bool(value: object) -> bool:
     raise ValueError("must be true or false")
 
 
-def _integer(value: object) -> object:
+def _integer(value: object) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -251,30 +253,37 @@ def _ip_address(value: str) -> str:
 
 def _port(value: object) -> int:
     port = _integer(value)
-    if not isinstance(port, int) or port > 65535:
+    if not 0 <= port <= 65535:
         raise ValueError("must be a port: 0 (any that is free) to 65535")
     return port
 
 
-def _certificate_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Give names and addresses as a certificate has them: lower case, short IPv6 forms."""
-    return tuple(_certificate_name(word) for word in value)
+def certificate_name(text: str) -> str:
+    """Give a name or address as a certificate has it, or ``""`` when it is neither.
 
-
-def _certificate_name(word: str) -> str:
+    Args:
+        text: DNS name, maybe with ``*.`` in front, or IP address.
+    """
     try:
-        return str(ip_address(word))
+        address = ip_address(text)
     except ValueError:
-        name = word.lower().removesuffix(".")
-        if not _CERTIFICATE_NAME.fullmatch(name) or len(name) > 253:
+        name = text.lower().removesuffix(".")
+        return name if len(name) <= 253 and _CERTIFICATE_NAME.fullmatch(name) else ""
+    return "" if address.is_unspecified or "%" in text else str(address)
+
+
+def _certificate_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    for word in value:
+        if not certificate_name(word):
             raise ValueError(
                 f'"{word}" must be a DNS name (maybe one that starts with "*.") or an IP address'
-            ) from None
-        return name
+            )
+    return tuple(map(certificate_name, value))
 
 
 def _https_url(value: str) -> str:
-    if value and not re.fullmatch(r"https://[^\s/?#@]+(/[^\s?#]*)?", value):
+    found = _HTTPS_URL.fullmatch(value)
+    if value and not (found and 0 < int(found["port"] or 443) <= 65535):
         raise ValueError('must be a URL such as "https://tenant.example.com:443"')
     return value.rstrip("/")
 
@@ -691,7 +700,9 @@ class Entry(NamedTuple):
 
 
 def _as_text(value: object) -> str:
-    """Write a single value as it would be typed."""
+    """Write a value, or a list of them, as it would be typed."""
+    if isinstance(value, list | tuple) and not isinstance(value, Address):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -831,7 +842,7 @@ def _validate(model: type[_Model], given: Mapping[str, _Given]) -> _Model:
 
 def quoted(value: object) -> str:
     """Write a value, or a list of them, as it would be typed; cut when very long."""
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else _as_text(value)
+    text = _as_text(value)
     text = text if len(text) <= 200 else f"{text[:200]}..."
     return f'"{text}"'
 

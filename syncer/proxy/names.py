@@ -12,14 +12,12 @@ from v0.19 the Service of the metrics API.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
 from itertools import islice
 from typing import Final
 
 from syncer.naming import NODE_DOMAIN
-from syncer.settings import Settings
+from syncer.settings import Settings, certificate_name
 from syncer.types import Object
 
 MAX_NAMES: Final = 1000
@@ -27,9 +25,6 @@ MAX_NAMES: Final = 1000
 
 METRICS_SERVICE: Final = "metrics-service.kube-system.svc"
 """Where the virtual API server finds metrics.k8s.io: at this endpoint."""
-
-_LABEL = r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?"
-_DNS_NAME: Final = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
 
 
 def certificate_names(
@@ -59,22 +54,8 @@ def certificate_names(
         *(word for service in services for word in _of_service(service)),
         *sorted(node_addresses),
     ]
-    valid = dict.fromkeys(name for word in words if (name := san(word)))
+    valid = dict.fromkeys(name for word in words if (name := certificate_name(word)))
     return frozenset(islice(valid, MAX_NAMES))
-
-
-def san(text: str) -> str:
-    """Give a name or address as a certificate has it, or ``""`` when it is neither.
-
-    Args:
-        text: DNS name, maybe with ``*.`` in front, or IP address.
-    """
-    try:
-        address = ip_address(text)
-    except ValueError:
-        name = text.lower().removesuffix(".")
-        return name if len(name) <= 253 and _DNS_NAME.fullmatch(name) else ""
-    return "" if address.is_unspecified or "%" in text else str(address)
 
 
 def _fixed(settings: Settings, pod_ip: str) -> Iterator[str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncer.proxy.names import MAX_NAMES, certificate_names, san
-from syncer.settings import Settings, load
+from syncer.proxy.names import MAX_NAMES, certificate_names
+from syncer.settings import Settings, certificate_name, load
 
 FIXED = {
     "localhost",
@@ -116,10 +116,10 @@ def test_nodes_are_the_first_to_be_left_out_of_too_many() -> None:
 )
 def test_a_name_has_one_form(text: str, name: str) -> None:
     """A name is lower case without a dot at its end; an address is in its shortest form."""
-    assert san(text) == name
+    assert certificate_name(text) == name
 
 
 @given(st.text() | st.ip_addresses().map(str))
 def test_a_name_is_never_changed_twice(text: str) -> None:
     """What was taken is taken again, as it is."""
-    assert san(san(text)) == san(text)
+    assert certificate_name(certificate_name(text)) == certificate_name(text)

@@ -33,6 +33,8 @@ TOLERATION_RULE = (
     "(effects: NoSchedule, PreferNoSchedule, NoExecute)"
 )
 ADDRESS_RULE = 'must be "host:port", ":port" for every address, or "0" for off'
+PORT_RULE = "must be a port: 0 (any that is free) to 65535"
+SAN_RULE = 'must be a DNS name (maybe one that starts with "*.") or an IP address'
 SELECTOR_RULE = 'must be of the form "key=value"; expressions can\'t be used'
 
 
@@ -81,6 +83,14 @@ def as_file(directory: Path, text: str) -> str:
         pytest.param("metrics_bind_address", "[::1]:80", Address("::1", 80), id="IPv6"),
         pytest.param("metrics_bind_address", "localhost:0", Address("localhost", 0), id="any port"),
         pytest.param("log_level", "debug", "debug", id="choice"),
+        pytest.param("port", "0", 0, id="any free port"),
+        pytest.param("bind_address", "::0", "::", id="IPv6 address"),
+        pytest.param(
+            "tls_san", ["A.Example.com.,*.b", "2001:DB8:0::7"],
+            ("a.example.com", "*.b", "2001:db8::7"), id="names as a certificate has them",
+        ),
+        pytest.param("out_kube_config_server", "https://a.b:1/c/", "https://a.b:1/c", id="URL"),
+        pytest.param("out_kube_config_server", "https://[::1]:1", "https://[::1]:1", id="IPv6 URL"),
     ],
 )  # fmt: skip
 def test_values_are_parsed(field: str, text: object, expected: object) -> None:
@@ -183,11 +193,51 @@ def test_values_are_parsed(field: str, text: object, expected: object) -> None:
             )
             for text in ("", "8080", "::1:80", ":65536", "a:b", "http://a:1")
         ),
+        pytest.param("port", "65536", f'--port="65536": {PORT_RULE}', id="port too high"),
+        pytest.param("port", -1, f'--port="-1": {PORT_RULE}', id="negative port, as of YAML"),
+        pytest.param(
+            "bind_address",
+            "localhost",
+            '--bind-address="localhost": must be an IP address, such as "0.0.0.0" or "::"',
+            id="a name to listen on",
+        ),
+        *(
+            pytest.param("tls_san", [text], f'--tls-san="{text}": "{text}" {SAN_RULE}', id=text)
+            for text in (
+                "*", "a..b", "a b", "a.*.b", "https://a", "fe80::1%eth0", "10.0.0.0/8", "::",
+                f"{'a' * 64}.b",
+            )
+        ),
+        *(
+            pytest.param(
+                "out_kube_config_server",
+                text,
+                f'--out-kube-config-server="{text}": must be a URL such as '
+                '"https://tenant.example.com:443"',
+                id=text,
+            )
+            for text in (
+                "http://a", "https://", "https://:443", "https://a:b", "https://a:65536",
+                "https://a:0", "https://a:", "https://a:b:1", "https://[::1", "https://u@a",
+                "https://a?b", "https://a b",
+            )
+        ),
     ],
 )  # fmt: skip
 def test_wrong_values_are_one_line(field: str, text: object, line: str) -> None:
     """A wrong value is told in one line: where it was given, what it is, what would be right."""
     assert mistakes(**{field: text}) == (line,)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [each for each in entries() if each.default and not each.option.shown_default],
+    ids=lambda entry: entry.flag,
+)
+def test_defaults_are_told_as_they_would_be_typed(entry: Entry) -> None:
+    """What help and docs give as the default can be given as the flag's value, and is it."""
+    found = settings(**{entry.field: entry.default})
+    assert getattr(found, entry.field) == getattr(settings(), entry.field)
 
 
 def test_every_mistake_is_told_at_once() -> None:
