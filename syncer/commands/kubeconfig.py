@@ -31,7 +31,7 @@ import orjson
 
 from syncer.commands import CommandError
 from syncer.commands.options import KubeconfigOptions
-from syncer.kube.access import Access, Files
+from syncer.kube.access import Access, Files, Tls
 from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig, in_cluster, load_in_cluster, load_kubeconfig
 from syncer.kube.errors import ApiError, ConfigError, TransportError
@@ -95,13 +95,12 @@ async def make(options: KubeconfigOptions, say: Say) -> str:
         CommandError, ConfigError: it can't be had.
     """
     admin, source = await _admin(options)
-    admin = _towards(admin, options)
+    if admin.tls is None:
+        raise ConfigError(f"{source}: server: {admin.server} must be a URL of https")
+    tls, admin = _towards(admin, admin.tls, options)
     name = options.context_name or admin.context or DEFAULT_NAME
     if options.service_account is None:
         return replace(from_access(admin, source), name=name).text()
-    tls = admin.tls
-    if tls is None:
-        raise ConfigError(f"{source}: server: {admin.server} must be a URL of https")
     way = Kubeconfig(
         server=admin.server,
         name=name,
@@ -160,13 +159,13 @@ def _host(options: KubeconfigOptions) -> ConnectionConfig:
     )
 
 
-def _towards(admin: Access, options: KubeconfigOptions) -> Access:
+def _towards(admin: Access, tls: Tls, options: KubeconfigOptions) -> tuple[Tls, Access]:
     """Give the same user's way to the server that was asked for."""
     if options.server:
         admin = replace(admin, server=options.server, server_name="")
-    if options.insecure and admin.tls:
-        admin = replace(admin, tls=replace(admin.tls, verify=False, authority=b""))
-    return admin
+    if options.insecure:
+        tls = replace(tls, verify=False, authority=b"")
+    return tls, replace(admin, tls=tls)
 
 
 # -- a service account's token -------------------------------------------------------------------
@@ -281,7 +280,7 @@ async def _request_token(virtual: Client, account: Key, seconds: int, say: Say) 
         "spec": {"expirationSeconds": seconds},  # without audiences: for the API server
     }
     path = ACCOUNTS.path(*account, "token")
-    answer = orjson.loads(await virtual.request("POST", path, body=request, timeout=TIMEOUT))
+    answer = _decoded(await virtual.request("POST", path, body=request, timeout=TIMEOUT))
     status = answer["status"]
     say(f"token of service account {account}, good until {status['expirationTimestamp']}")
     token: str = status["token"]
@@ -297,6 +296,10 @@ def _account(key: Key) -> Object:
 
 
 # -- requests ------------------------------------------------------------------------------------
+
+
+class _NotKubernetesError(Exception):
+    """What answered is no API server: a login page, say."""
 
 
 @asynccontextmanager
@@ -315,6 +318,10 @@ async def _client(config: ConnectionConfig, which: str, hint: str = "") -> Async
         raise CommandError(f"{which} cluster at {config.server}: {error}") from error
     except TransportError as error:
         raise CommandError(f"{which} cluster at {config.server}: {error}{hint}") from error
+    except _NotKubernetesError as error:
+        raise CommandError(
+            f"{which} cluster at {config.server}: what answers there is no Kubernetes API server"
+        ) from error
     finally:
         await client.close()
 
@@ -326,7 +333,17 @@ async def _find(client: Client, resource: Resource, key: Key) -> Object | None:
         if error.not_found:
             return None
         raise
-    found: Object = orjson.loads(answer)
+    return _decoded(answer)
+
+
+def _decoded(answer: bytes) -> Object:
+    """Decode an object; raises :class:`_NotKubernetesError` where it isn't one."""
+    try:
+        found = orjson.loads(answer)
+    except orjson.JSONDecodeError as error:
+        raise _NotKubernetesError from error
+    if not isinstance(found, dict) or "kind" not in found:
+        raise _NotKubernetesError
     return found
 
 

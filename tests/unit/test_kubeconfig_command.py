@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from syncer.cli import commands, main
-from syncer.commands.kubeconfig import Grant
+from syncer.commands import CommandError
+from syncer.commands.kubeconfig import Grant, make
 from syncer.commands.options import KubeconfigOptions
 from syncer.kubeconfig.document import Kubeconfig
 from syncer.settings import UsageError, entries, load_options
 from syncer.types import Key, Object
-from tests.unit.test_kubeconfig_document import ADMIN
+from tests.unit.test_kubeconfig_document import ADMIN, made_pair
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 
@@ -176,6 +180,45 @@ def test_an_unreached_server_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     line = capsys.readouterr().err
     assert line.startswith("error: virtual cluster at https://127.0.0.1:1: ")
     assert "--server=URL names another way" in line
+
+
+@pytest.mark.parametrize("body", [b"<html>Log in</html>", b"[]", b"{}", b""], ids=repr)
+async def test_a_server_that_is_no_api_server_is_named(tmp_path: Path, body: bytes) -> None:
+    """A login page or the like, behind whatever URL was given, is one line and no token."""
+    certificate, key = made_pair("localhost")
+    (tmp_path / "pair").write_bytes(certificate + key)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "pair")
+    path = tmp_path / "admin.conf"
+    path.write_text(ADMIN.text())
+
+    async def answer(_request: web.BaseRequest) -> web.Response:
+        return web.Response(body=body)
+
+    runner = web.ServerRunner(web.Server(answer, access_log=None))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        server = f"https://127.0.0.1:{runner.addresses[0][1]}"
+        asked = options(kube_config=str(path), server=server, insecure="true", service_account="a")
+        with pytest.raises(CommandError) as caught:
+            await make(asked, lambda line: pytest.fail(line))
+    finally:
+        await runner.cleanup()
+    expected = f"virtual cluster at {server}: what answers there is no Kubernetes API server"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("flags", [[], ["--server=https://a:1"], ["--service-account=a"]], ids=str)
+def test_plain_http_is_refused(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over it neither certificate nor token is safe; the line says so, not something else."""
+    path = tmp_path / "admin.conf"
+    path.write_text(replace(ADMIN, server="http://localhost:8001").text())
+    assert main(["kubeconfig", f"--kube-config={path}", *flags]) == 1
+    expected = f"error: {path}: server: http://localhost:8001 must be a URL of https\n"
+    assert capsys.readouterr() == ("", expected)
 
 
 def test_help_and_docs_tell_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
