@@ -125,7 +125,7 @@ def decide(found: Object | None, wanted: Object) -> Create | Change | Leave | No
     if "deletionTimestamp" in metadata:
         return Leave(f"secret {key_of(found)} is being deleted", wait=True)
     if not _is_ours(found, wanted):
-        return Leave(_foreign(found))
+        return Leave(_foreign(found, wanted))
     return _change(found, wanted)
 
 
@@ -172,9 +172,11 @@ def _authority(holder: Object) -> bytes:
     return certificates(b64decode(holder["data"][AUTHORITY]))
 
 
-def _foreign(found: Object) -> str:
+def _foreign(found: Object, wanted: Object) -> str:
     key, mark = key_of(found), annotation(found, KUBECONFIG_OF)
     whose = f"that of virtual cluster {mark}" if mark else "not ours"
+    if mark == annotation(wanted, KUBECONFIG_OF):
+        whose = f"of type {found.get('type')}, not {wanted['type']},"
     return (
         f"secret {key} is {whose} and stays as it is; the kubeconfig is written once it is gone: "
         f"kubectl -n {key.namespace} delete secret {key.name}"

@@ -182,6 +182,16 @@ def test_what_is_not_ours_stays(found: Object, wanted: Object) -> None:
     assert "kubectl -n host-1 delete secret vc-one" in left.reason
 
 
+def test_what_is_wrong_with_it_is_said() -> None:
+    """Whose it is, or of what type: nobody is sent to look for a second of themselves."""
+    others = decide(on_host(WANTED, annotations={KUBECONFIG_OF: "host-1/two"}), WANTED)
+    typed = decide(on_host(WANTED) | {"type": "kubernetes.io/tls"}, WANTED)
+    assert isinstance(others, Leave)
+    assert isinstance(typed, Leave)
+    assert "is that of virtual cluster host-1/two and stays" in others.reason
+    assert "is of type kubernetes.io/tls, not Opaque, and stays" in typed.reason
+
+
 def test_vclusters_own_is_taken_over_without_an_owner_too() -> None:
     """--set-owner=false after vcluster ran with an owner: the CA says whose it is."""
     wanted = secret(KEY, ADMIN, of=OF, owner=None)
