@@ -44,7 +44,7 @@ from pydantic import (
     field_validator,
 )
 
-from syncer.naming import DNS1123_SUBDOMAIN
+from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 
 ENV_PREFIX: Final = "SYNCER_"
 """What the environment variable of each setting starts with."""
@@ -52,7 +52,6 @@ ENV_PREFIX: Final = "SYNCER_"
 SERVICE_ACCOUNT_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where Kubernetes tells a pod its namespace."""
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DNS_PART = r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9_])?"
 _CERTIFICATE_NAME = re.compile(rf"(\*\.)?{_DNS_PART}(\.{_DNS_PART})*")
@@ -201,7 +200,7 @@ def _words(value: object) -> tuple[str, ...]:
 
 
 def _dns_label(value: str) -> str:
-    if value and not _LABEL.fullmatch(value):
+    if value and not DNS1123_LABEL.fullmatch(value):
         raise ValueError(_LABEL_RULE)
     return value
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from syncer.naming import DNS1123_SUBDOMAIN
+from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from syncer.settings import Bool, DnsLabel, HttpsUrl, Option, TenantName, Word
 from syncer.types import Key
 
@@ -23,7 +23,6 @@ TOKEN_SECONDS: Final = (600, 86_400, 2**32)
 Source: Kubernetes 1.36 ``pkg/apis/authentication/validation``.
 """
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ACCOUNT_RULE = (
     'must be "name" or "namespace/name": lower case letters, digits, "-", and "." in the name'
 )
@@ -34,8 +33,8 @@ def _account(value: object) -> Key | None:
         return value
     namespace, slash, name = str(value).rpartition("/")
     namespace = namespace if slash else SERVICE_ACCOUNT_NAMESPACE
-    fine = _LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(name) and len(name) <= 253
-    if not fine:
+    fine = DNS1123_LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(name)
+    if not fine or len(name) > 253:
         raise ValueError(_ACCOUNT_RULE)
     return Key(namespace, name)
 

@@ -18,7 +18,7 @@ from aiohttp import ClientError
 
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
-from syncer.naming import DNS1123_SUBDOMAIN
+from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from syncer.proxy.authenticate import unauthorized, with_class
 from syncer.proxy.call import Call
 from syncer.proxy.identity import ANONYMOUS, NOBODY, User
@@ -47,7 +47,6 @@ _MANY: Final = 4
 """From so many groups or extras on, constrained modes ask first whether all are allowed."""
 
 _PATH: Final = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
-_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +378,7 @@ def _account(name: str) -> tuple[str, str] | None:
     """Give namespace and name of a service account, when a user is one."""
     match name.split(":"):
         case ["system", "serviceaccount", namespace, account]:
-            fine = _LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(account)
+            fine = DNS1123_LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(account)
             return (namespace, account) if fine else None
         case _:
             return None
