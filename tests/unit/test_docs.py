@@ -1,11 +1,13 @@
 """Docs that tell names must tell the code's."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from syncer.cli import commands, parse
 from syncer.ops.metrics import DEFINITIONS
 from syncer.settings import Entry, entries, load, with_tables
 
@@ -64,6 +66,45 @@ def test_alerts_are_a_rule_file() -> None:
     """The alerts are YAML in the form of a Prometheus rule file."""
     (group,) = yaml.safe_load(block(METRICS, "yaml"))["groups"]
     assert all({"alert", "expr", "annotations"} <= set(rule) for rule in group["rules"])
+
+
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+OTHERS_FLAGS = {  # of API servers, their controllers, and `python -m bench`
+    "endpoint-reconciler-type",
+    "service-account-extend-token-expiration",
+    "client-ca-file",
+    "requestheader-client-ca-file",
+    "controllers",
+    "profile",
+    "write",
+    "flag",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_of_the_docs_exist(page: Path) -> None:
+    """A flag that a document names is one of the syncer's, or known to be another program's."""
+    known = {flag.name for command in commands() for flag in command.flags}
+    assert set(re.findall(r"`--([a-z-]+)", page.read_text())) - OTHERS_FLAGS <= known
+
+
+def test_commands_of_the_docs_are_understood() -> None:
+    """What is shown to be typed is: each command line is read without a complaint."""
+    known = {command.name: command for command in commands()}
+    lines = [
+        shlex.split(line, comments=True)
+        for page in PAGES
+        for shown in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in re.findall(r"(?:\w+=\S+ )?syncer .*", shown.replace("\\\n", " "))
+    ]
+    assert len(lines) > 5
+    for words in lines:
+        _, name, *flags = words[words.index("syncer") :]
+        typed = flags[: flags.index(">")] if ">" in flags else flags
+        values = parse(typed, known[name])
+        assert values
+        if name == "start":
+            load({key.replace("-", "_"): value[-1] for key, value in values.items()}, {})
 
 
 def test_make_targets_of_the_docs_exist() -> None:
