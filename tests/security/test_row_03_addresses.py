@@ -32,7 +32,7 @@ async def _out_of_reach(scene: Scene, *addresses: str) -> AsyncIterator[Sentinel
     async with Sentinel().listening() as sentinel:
         yield sentinel
         await asyncio.sleep(0.1)
-    never = (METADATA, f":{sentinel.port}", *addresses)
+    never = (METADATA, *addresses)
     for plane, count in zip(planes, before, strict=True):
         dialled = [dial.target for dial in plane.egress.dials[count:]]
         # A port of a pod's own is the tenant's to choose; the address is not.
