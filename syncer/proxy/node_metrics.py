@@ -29,7 +29,7 @@ format: https://prometheus.io/docs/instrumenting/exposition_formats/. vcluster v
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
@@ -39,6 +39,9 @@ from syncer.types import Key
 
 MAX_LINE: Final = 64 * 1024
 """Bytes that a line may have; longer ones are left out. Kubelets write some hundreds."""
+
+_MAX_METRIC: Final = 256
+"""Bytes that a metric's name may have: rules are remembered by it."""
 
 _MAX_KNOWN: Final = 2048
 _MAX_KNOWN_LABELS: Final = 2048
@@ -297,6 +300,8 @@ _SANDBOX: Final = ("", "POD")
 """What the ``container`` label says of a pod as a whole."""
 
 Labels: TypeAlias = dict[str, str]
+FindPod: TypeAlias = Callable[[str, str], PodView | None]
+FindClaim: TypeAlias = Callable[[str, str], Key | None]
 
 
 def is_hardware_interface(name: str) -> bool:
@@ -327,20 +332,20 @@ def _node(labels: Labels, rule: _Rule) -> Labels | None:
     return kept if _are_plain(kept, rule) else None
 
 
-def _claim(labels: Labels, rule: _Rule, lookup: Lookup) -> Labels | None:
+def _claim(labels: Labels, rule: _Rule, claim: FindClaim) -> Labels | None:
     """Give the labels of a series about a claim in virtual terms, or ``None``."""
     rest = dict(labels)
     namespace, name = rest.pop("namespace", ""), rest.pop("persistentvolumeclaim", "")
-    key = lookup.claim(namespace, name) if namespace and name else None
+    key = claim(namespace, name) if namespace and name else None
     if key is None or not _are_plain(rest, rule):
         return None
     return {**labels, "namespace": key.namespace, "persistentvolumeclaim": key.name}
 
 
-def _cgroup(labels: Labels, rule: _Rule, lookup: Lookup) -> Labels | None:
+def _cgroup(labels: Labels, rule: _Rule, pod: FindPod) -> Labels | None:
     """Give the labels of a series about a cgroup: a pod's, or one of all pods or the node."""
     if any(labels.get(name) for name in ("namespace", "pod", "container")):
-        return _pod(labels, rule, lookup)
+        return _pod(labels, rule, pod)
     rest = {name: value for name, value in labels.items() if not name.startswith(_COPIED_LABELS)}
     for name in ("namespace", "pod", "container"):
         rest.pop(name, None)
@@ -352,10 +357,10 @@ def _cgroup(labels: Labels, rule: _Rule, lookup: Lookup) -> Labels | None:
     return {name: value for name, value in labels.items() if not name.startswith(_COPIED_LABELS)}
 
 
-def _pod(labels: Labels, rule: _Rule, lookup: Lookup) -> Labels | None:
+def _pod(labels: Labels, rule: _Rule, pod: FindPod) -> Labels | None:
     """Give the labels of a series about a pod in virtual terms, or ``None``."""
     namespace, name = labels.get("namespace"), labels.get("pod")
-    view = lookup.pod(namespace, name) if namespace and name else None
+    view = pod(namespace, name) if namespace and name else None
     if view is None:
         return None
     container = labels.get("container", "")
@@ -478,9 +483,11 @@ class Translation:
         """Begin an answer.
 
         Args:
-            lookup: whose pods and claims may be seen; each is asked for once or a few times.
+            lookup: whose pods and claims may be seen; each is asked for once, as long as there are
+                no more than :data:`_MAX_KNOWN`.
         """
-        self._lookup = lookup
+        self._pod = lru_cache(maxsize=_MAX_KNOWN)(lookup.pod)
+        self._claim = lru_cache(maxsize=_MAX_KNOWN)(lookup.claim)
         self._rest = b""
         """The start of a line whose end has not come; at most :data:`MAX_LINE`."""
         self._skipping = False
@@ -524,7 +531,7 @@ class Translation:
                 self._comment(line, kept)
             return
         metric, section, number = found.groups(b"")
-        rule = _rule_of(metric)
+        rule = _rule_of(metric) if len(metric) <= _MAX_METRIC else None
         if rule is None:
             return
         try:
@@ -567,8 +574,8 @@ class Translation:
             case _Subject.NODE:
                 return _node(labels, rule)
             case _Subject.CLAIM:
-                return _claim(labels, rule, self._lookup)
+                return _claim(labels, rule, self._claim)
             case _Subject.CGROUP:
-                return _cgroup(labels, rule, self._lookup)
+                return _cgroup(labels, rule, self._pod)
             case _Subject.POD:
-                return _pod(labels, rule, self._lookup)
+                return _pod(labels, rule, self._pod)

@@ -279,6 +279,44 @@ def test_escapes_are_written_as_they_were_read() -> None:
     assert translated(line) == line.replace(OWN, VIRTUAL)
 
 
+def test_names_of_metrics_are_bounded() -> None:
+    """A name that no kubelet would write is not held, nor what it names shown."""
+    name = "container_".ljust(256, "x")
+    assert translated(f"{name}{{{OWN}}} 5\n") == f"{name}{{{VIRTUAL}}} 5\n"
+    assert translated(f"{name}x{{{OWN}}} 5\n") == ""
+
+
+def test_each_object_is_looked_up_once() -> None:
+    """However many series name it: a container's are of some twenty kinds."""
+    asked: list[tuple[str, ...]] = []
+
+    class Counting(World):
+        def pod(self, namespace: str, name: str) -> PodView | None:
+            asked.append(("pod", namespace, name))
+            return super().pod(namespace, name)
+
+        def claim(self, namespace: str, name: str) -> Key | None:
+            asked.append(("claim", namespace, name))
+            return super().claim(namespace, name)
+
+    translation = Translation(Counting())
+    kept = b""
+    for device in ("sda", "sdb"):
+        claim = f'namespace="{HOST}",persistentvolumeclaim="{HOST_CLAIM}"'
+        kept += translation.feed(
+            f'container_fs_reads_total{{device="{device}",{OWN}}} 1\n'
+            f'container_fs_reads_total{{device="{device}",namespace="x",pod="theirs"}} 1\n'
+            f"kubelet_volume_stats_used_bytes{{{claim}}} 1\n"
+            f"kubelet_volume_stats_used_bytes{{{claim},}} 1\n".encode()
+        )
+    assert kept.count(b"\n") == 6
+    assert sorted(asked) == [
+        ("claim", HOST, HOST_CLAIM),
+        ("pod", HOST, HOST_POD),
+        ("pod", "x", "theirs"),
+    ]
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """Labels are remembered by the thousand, not without end."""
     translation = Translation(World())
