@@ -16,7 +16,7 @@ k8s.io/apimachinery v0.36 ``pkg/labels``, ``pkg/fields``; k8s.io/metrics v0.36
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -29,6 +29,9 @@ from syncer.proxy.node_metrics import HostAnswerError, Lookup
 from syncer.types import Key, Object, key_of
 
 GROUP_VERSION: Final = "metrics.k8s.io/v1beta1"
+
+MAX_DEMANDS: Final = 256
+"""Demands that a selector may have: each object is held against each of them."""
 
 RESOURCES: Final[Object] = {
     "kind": "APIResourceList",
@@ -165,7 +168,7 @@ def parse_label_selector(text: str) -> tuple[Requirement, ...]:
         text: such as ``app=web,tier in (a,b),!canary``; empty selects everything.
 
     Raises:
-        BadSelectorError: it can't be read.
+        BadSelectorError: it can't be read, or has too many requirements.
     """
     tokens = _Tokens(text)
     if tokens.peek() == ("", ""):
@@ -173,7 +176,14 @@ def parse_label_selector(text: str) -> tuple[Requirement, ...]:
     requirements = [_requirement(tokens)]
     while tokens.expect(",", ""):
         requirements.append(_requirement(tokens))
+        _check_number(requirements)
     return tuple(requirements)
+
+
+def _check_number(demands: Sized) -> None:
+    """Refuse a selector that would keep everybody else waiting."""
+    if len(demands) > MAX_DEMANDS:
+        raise BadSelectorError(f"a selector must have at most {MAX_DEMANDS} requirements")
 
 
 def _requirement(tokens: _Tokens) -> Requirement:
@@ -235,7 +245,8 @@ def parse_field_selector(text: str, *, namespaced: bool) -> tuple[tuple[str, boo
         Terms of field, whether it must be equal, and value.
 
     Raises:
-        BadSelectorError: it can't be read, or names a field that metrics can't be selected by.
+        BadSelectorError: it can't be read, has too many terms, or names a field that metrics can't
+            be selected by.
     """
     known = ("metadata.name", "metadata.namespace") if namespaced else ("metadata.name",)
     terms = []
@@ -252,6 +263,7 @@ def parse_field_selector(text: str, *, namespaced: bool) -> tuple[tuple[str, boo
             only = ", ".join(f'"{field}"' for field in known)
             raise BadSelectorError(f'"{name}" is not a known field selector: only {only}')
         terms.append((name, operator != "!=", re.sub(r"\\(.)", r"\1", value)))
+        _check_number(terms)
         place = found.end()
     return tuple(terms)
 
@@ -286,7 +298,7 @@ class Selection:
             namespaced: pods, or else nodes.
 
         Raises:
-            BadSelectorError: a selector can't be read.
+            BadSelectorError: a selector can't be read, or is too long.
         """
         return cls(
             namespace,

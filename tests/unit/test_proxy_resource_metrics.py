@@ -14,6 +14,7 @@ from syncer.naming import Names
 from syncer.proxy import resource_metrics
 from syncer.proxy.node_metrics import HostAnswerError, PodView
 from syncer.proxy.resource_metrics import (
+    MAX_DEMANDS,
     BadSelectorError,
     Operator,
     Requirement,
@@ -269,6 +270,22 @@ def test_what_is_no_label_selector_is_refused(text: str) -> None:
     """Nothing is guessed: what API servers refuse is refused."""
     with pytest.raises(BadSelectorError, match="requirement"):
         parse_label_selector(text)
+
+
+@pytest.mark.parametrize(
+    ("labels", "fields"), [("!a", ""), ("a in (1,2)", ""), ("", "metadata.name!=a")]
+)
+def test_a_selector_can_not_keep_everybody_waiting(labels: str, fields: str) -> None:
+    """There are some hundreds of demands at most; a request's target has room for 20 000."""
+
+    def read(times: int) -> Selection:
+        given = (",".join([text] * times if text else []) for text in (labels, fields))
+        return Selection.read("", *given, namespaced=True)
+
+    most = read(MAX_DEMANDS)
+    assert len(most.labels) + len(most.fields) == MAX_DEMANDS
+    with pytest.raises(BadSelectorError, match="at most 256 requirements"):
+        read(MAX_DEMANDS + 1)
 
 
 keys = st.sampled_from(["app", "x.io/app", "vcluster.loft.sh/managed-by", "in", "a.b_c-d"])
