@@ -27,7 +27,6 @@ STEERING: Final = (
         f"{PREFIX}{name}"
         for name in (
             "belongs-to",
-            "block-deletion",
             "host-ip",
             "host-ips",
             "host-pv",

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mappers.kept_nodes import KEEPING_INDEX
 from mappers.pods import host, references, update, virtual
 from mappers.pods.metadata import OWNER_SET_KIND
 from syncer import ownership
@@ -87,7 +88,7 @@ KIND = Kind(
     triggers=(Trigger(Side.HOST, "secrets", "child-of"),),
     children=(Child("secrets", "child-of"),),
     indexers={"persistentvolumeclaims": references.claims},
-    host_indexers={"node": nodes, "node-keeping": keeping_nodes},
+    host_indexers={"node": nodes, KEEPING_INDEX: keeping_nodes},
     on_host_gone=virtual.on_host_gone,
     mirror_deletion=True,
     graceful=True,

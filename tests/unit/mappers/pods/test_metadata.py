@@ -36,6 +36,16 @@ def test_labels_are_translated(namespace: str) -> None:
     assert made == {**expected, "team": "a", "corp.io/x": "b"}
 
 
+def test_steering_keys_are_all_those_of_vcluster() -> None:
+    """What no longer stands in the table (for it is a mark of the engine's) is still one."""
+    names = (
+        "block-deletion controlled-by host-ip host-ips lock managed-annotations managed-labels "
+        "object-name object-namespace object-uid original-taints owner-references owner-set-kind "
+        "scheduling-gates skip-backsync"
+    )
+    assert {f"vcluster.loft.sh/{name}" for name in names.split()} <= STEERING
+
+
 @pytest.mark.parametrize("key", sorted({*STEERING, LAST_APPLIED, "ignored.io/x"}))
 def test_annotation_does_not_cross(key: str) -> None:
     """Marks, steering keys, the applied configuration and ignored keys stay behind."""
