@@ -7,7 +7,7 @@ import pytest
 
 from mappers.metrics_api import KINDS, NAME, OURS, ROOT_CA, SERVICE
 from mappers.services import KIND as SERVICES
-from syncer.types import Key
+from syncer.types import Key, Side
 
 SERVICE_KIND, KIND = KINDS
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
@@ -64,12 +64,17 @@ def test_it_leads_to_the_endpoint_and_is_checked(world: Any) -> None:
     assert "insecureSkipTLSVerify" not in spec
 
 
-def test_ours_follows_the_ca(world: Any) -> None:
+def test_ours_follows_the_ca(world: Any, tools: Any) -> None:
     """A CA that was replaced is written in one change; labels of others stay."""
     world.options["proxy_metrics_server"] = True
     published(world)
-    (action,) = world.derived(KIND, NAME, OUR_OLD)
-    assert b64decode(action.target["spec"]["caBundle"]).decode() == PEM
+    actions = world.derived(KIND, NAME, OUR_OLD)
+    assert len(actions) == 1
+    after = tools.applied(OUR_OLD, actions, Side.VIRTUAL)
+    assert b64decode(after["spec"]["caBundle"]).decode() == PEM
+    assert "insecureSkipTLSVerify" not in after["spec"]
+    assert after["metadata"]["labels"] == {OURS: "true", "team": "a"}
+    assert world.derived(KIND, NAME, after) == []
 
 
 def test_without_a_published_ca_it_waits(world: Any) -> None:
