@@ -32,9 +32,9 @@ from syncer.naming import NODE_DOMAIN, node_host_name
 from syncer.types import Object
 
 KUBELET_PORT: Final = 10250
-_MAX_HOST: Final = 300  # characters: a DNS name has 253
 """The port that nodes say their kubelet is at."""
 
+_MAX_HOST: Final = 300  # characters: a DNS name has 253
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,252})")
 _NODE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
