@@ -48,7 +48,7 @@ class LinkRewriter:
         Args:
             headers: of the answer.
         """
-        fields = {name.lower(): value for name, value in headers}
+        fields = {name.lower(): value for name, value in reversed([*headers])}  # the first counts
         html = fields.get("content-type", "").partition(";")[0].strip() == "text/html"
         plain = fields.get("content-encoding", "identity") == "identity"
         return self._feed if html and plain else None

@@ -114,6 +114,8 @@ def test_little_is_held_back(pieces: list[bytes]) -> None:
         pytest.param([("content-type", "text/html")], True, id="case"),
         pytest.param([*HTML, ("Content-Encoding", "gzip")], False, id="packed"),
         pytest.param([*HTML, ("Content-Encoding", "identity")], True, id="not packed"),
+        pytest.param([*HTML, ("Content-Type", "text/plain")], True, id="a page, said first"),
+        pytest.param([("Content-Type", "text/plain"), *HTML], False, id="a page, said second"),
     ],
 )
 def test_only_pages_are_rewritten(headers: list[Header], rewrites: bool) -> None:
