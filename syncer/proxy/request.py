@@ -11,9 +11,10 @@ Source: k8s.io/apiserver v0.36 ``pkg/endpoints/request/requestinfo.go``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
+
+import msgspec
 
 MAX_TARGET: Final = 48 * 1024
 """Bytes that a request's target may have. The longest are commands to exec, which are in it whole;
@@ -28,7 +29,8 @@ _VERBS: Final = {
     "DELETE": "delete",
 }
 _NAMESPACE_SUBRESOURCES: Final = ("status", "finalize")
-_PLAIN: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_CHARS = r"[A-Za-z0-9\-._~!$&'()*+,;=:@/]*"
+_PLAIN: Final = re.compile(rf"{_CHARS}(?:%[0-9A-Fa-f]{{2}}{_CHARS})*")
 _QUERY: Final = re.compile(r"[!\"$-~]*")  # without "#": some take it for the query's end
 _SLASHES: Final = re.compile(rb"[/\\]")
 _PROXIED: Final = frozenset({"pods", "services"})
@@ -39,8 +41,7 @@ class BadTargetError(ValueError):
     """The target can't be read in just one way; the text says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(msgspec.Struct, frozen=True):
     """One request's meaning.
 
     Attributes:
@@ -80,7 +81,7 @@ class RequestInfo:
 
     def parameters(self) -> list[tuple[str, str]]:
         """Give the query's parameters in order, decoded; those without a value too."""
-        return _parameters(self.query)
+        return parse_qsl(self.query, keep_blank_values=True)
 
     def parameter(self, name: str) -> str:
         """Give the first value of a parameter, or ``""``."""
@@ -107,15 +108,16 @@ def read(method: str, target: str) -> RequestInfo:
         raise BadTargetError('the target must be a path that starts with "/"')
     if not _PLAIN.fullmatch(raw_path):
         raise BadTargetError("the path has characters that must be percent-encoded")
-    if not _QUERY.fullmatch(query):
+    if query and not _QUERY.fullmatch(query):
         raise BadTargetError("the query has characters that must be percent-encoded")
     raw = raw_path.strip("/").split("/")
-    proxied = _proxied_from(raw)
-    _check_slashes(raw_path, proxied)
+    if "//" in raw_path:
+        _check_slashes(raw_path, _proxied_from(raw))
     if "%" not in raw_path:
         if "." in raw or ".." in raw:
             raise BadTargetError(_DOTS)
         return _resource(method, raw_path, raw_path, query, raw)
+    proxied = _proxied_from(raw)
     for place, segment in enumerate(raw):
         _check(segment, strict=place < proxied)
     parts = [_decoded(segment) for segment in raw]
@@ -213,12 +215,11 @@ def _is_watch(query: str) -> bool:
     Source: k8s.io/apimachinery v0.36 ``pkg/runtime/conversion.go``,
     ``Convert_Slice_string_To_bool``.
     """
-    values = (value for key, value in _parameters(query) if key == "watch")
-    return next(values, "0").lower() not in ("0", "false")
-
-
-def _parameters(query: str) -> list[tuple[str, str]]:
-    return parse_qsl(query, keep_blank_values=True)
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        if key == "watch" or ("%" in key and unquote(key) == "watch"):
+            return unquote(value).lower() not in ("0", "false")
+    return False
 
 
 def _behind(raw_path: str, segments: int) -> str:

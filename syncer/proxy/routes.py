@@ -1,4 +1,4 @@
-"""Where a request goes: a table, read from top to bottom.
+"""Where a request goes: by the table for what is asked of objects, by its path for the rest.
 
 Whatever would make an API server dial an address (logs, exec, proxies) never reaches the virtual
 API server: addresses in virtual objects are the tenant's to write.
@@ -6,9 +6,8 @@ API server: addresses in virtual objects are the tenant's to write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from syncer.proxy.request import RequestInfo
 
@@ -33,62 +32,25 @@ class Route(StrEnum):
     """What a fake kubelet is asked."""
 
 
-class Row(NamedTuple):
-    """A row of the table.
-
-    Attributes:
-        route: where to.
-        matches: which requests.
-    """
-
-    route: Route
-    matches: Callable[[RequestInfo], bool]
-
-
-def _core(info: RequestInfo, resource: str, *subresources: str) -> bool:
-    """Say whether a subresource of one object of the core group is meant, by its real path only.
-
-    ``namespaces/NS/nodes/N/proxy`` or ``watch/.../pods/P/proxy`` is no API server's path, but
-    would be authorised by the rights in that namespace, or by that verb.
-    """
-    return (
-        info.is_resource
-        and (info.group, info.version, info.resource) == ("", "v1", resource)
-        and bool(info.namespace) == (resource != "nodes")
-        and info.verb not in ("watch", "proxy")
-        and bool(info.name)
-        and info.subresource in subresources
-    )
-
-
 KUBELET_STREAMS: Final = frozenset({"exec", "attach", "portForward"})
 """What an API server passes on to a kubelet with its own caller's ``Host`` header, so that only the
 path tells that a kubelet is meant. No API server has these paths."""
 
 STREAMS: Final = ("exec", "attach", "portforward")
 METRICS_GROUP: Final = "metrics.k8s.io"
+_METRICS: Final = f"/apis/{METRICS_GROUP}/"
+_OLD_VERBS: Final = ("watch", "proxy")
 _LONG: Final = frozenset({*STREAMS, "log", "proxy"})
 _HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
-TABLE: Final = (
-    Row(Route.HEALTH, lambda info: info.path in _HEALTH and not info.query),
-    Row(Route.KUBELET, lambda info: info.path.split("/")[1] in KUBELET_STREAMS),
-    Row(Route.POD_LOG, lambda info: _core(info, "pods", "log")),
-    Row(Route.POD_STREAM, lambda info: _core(info, "pods", *STREAMS)),
-    Row(Route.POD_PROXY, lambda info: _core(info, "pods", "proxy")),
-    Row(Route.SERVICE_PROXY, lambda info: _core(info, "services", "proxy")),
-    Row(Route.NODE_PROXY, lambda info: _core(info, "nodes", "proxy")),
-    Row(
-        Route.SERVICE_CREATE,
-        lambda info: (
-            info.is_resource
-            and (info.group, info.resource, info.subresource) == ("", "services", "")
-            and bool(info.namespace)
-            and ((info.verb == "create" and not info.name) or info.verb == "patch")
-        ),
-    ),
-)
-"""Without ``metrics.k8s.io``, which is served by flag only."""
+TABLE: Final = {
+    ("pods", "log"): Route.POD_LOG,
+    **{("pods", stream): Route.POD_STREAM for stream in STREAMS},
+    ("pods", "proxy"): Route.POD_PROXY,
+    ("services", "proxy"): Route.SERVICE_PROXY,
+    ("nodes", "proxy"): Route.NODE_PROXY,
+}
+"""Resource and subresource of the core group -> where what is asked of one object goes."""
 
 
 def route_of(info: RequestInfo, *, metrics: bool) -> Route:
@@ -98,9 +60,38 @@ def route_of(info: RequestInfo, *, metrics: bool) -> Route:
         info: the request.
         metrics: whether metrics.k8s.io is served from the host.
     """
-    if metrics and info.path.split("/")[1:3] == ["apis", METRICS_GROUP]:
+    if metrics and f"{info.path}/".startswith(_METRICS):
         return Route.METRICS
-    return next((row.route for row in TABLE if row.matches(info)), Route.PASS)
+    if not info.is_resource:
+        return _route_of_path(info)
+    if info.group or info.version != "v1":
+        return Route.PASS
+    if info.resource == "services" and not info.subresource:
+        return Route.SERVICE_CREATE if _may_create(info) else Route.PASS
+    found = TABLE.get((info.resource, info.subresource))
+    return found if found is not None and _is_of_one_object(info) else Route.PASS
+
+
+def _route_of_path(info: RequestInfo) -> Route:
+    if info.path in _HEALTH and not info.query:
+        return Route.HEALTH
+    return Route.KUBELET if info.path.split("/", 2)[1] in KUBELET_STREAMS else Route.PASS
+
+
+def _may_create(info: RequestInfo) -> bool:
+    """Say whether a service comes of it, perhaps: applying makes what isn't there."""
+    creates = info.verb == "patch" or (info.verb == "create" and not info.name)
+    return creates and bool(info.namespace)
+
+
+def _is_of_one_object(info: RequestInfo) -> bool:
+    """Say whether one object of the core group is meant, by its real path only.
+
+    ``namespaces/NS/nodes/N/proxy`` or ``watch/.../pods/P/proxy`` is no API server's path, but
+    would be authorised by the rights in that namespace, or by that verb.
+    """
+    cluster_wide = info.resource == "nodes"
+    return bool(info.name) and bool(info.namespace) != cluster_wide and info.verb not in _OLD_VERBS
 
 
 def is_stream(info: RequestInfo) -> bool:
@@ -113,4 +104,4 @@ def is_stream(info: RequestInfo) -> bool:
     """
     if not info.is_resource:
         return info.path.startswith("/debug/pprof/")
-    return info.verb in ("watch", "proxy") or info.subresource in _LONG
+    return info.verb in _OLD_VERBS or info.subresource in _LONG

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from syncer.proxy.request import MAX_TARGET, BadTargetError, RequestInfo, read
 
@@ -321,6 +321,26 @@ def test_two_spellings_never_mean_different_things(two: tuple[str, str]) -> None
             continue
         found.append(replace(info, raw_path="", tail=""))
     assert all(info == found[0] for info in found)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["watch", "w%61tch", "%77ATCH", "limit", "watch+", "", "Watch"]),
+            st.sampled_from(
+                ["", "=", "=0", "=%30", "=1", "=false", "=FALS%45", "=f", "=0+", "=0=1"]
+            ),
+        ),
+        max_size=4,
+    )
+)
+def test_a_watch_is_what_its_first_parameter_says(pairs: list[tuple[str, str]]) -> None:
+    """Encoded or not, among any others: as by decoding all of the query."""
+    query = "&".join(key + value for key, value in pairs)
+    values = [v for k, v in parse_qsl(query, keep_blank_values=True) if k == "watch"]
+    watch = bool(values) and values[0].lower() not in ("0", "false")
+    assert read("GET", f"/api/v1/pods?{query}").verb == ("watch" if watch else "list")
 
 
 @settings(deadline=None)
