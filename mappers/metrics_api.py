@@ -4,7 +4,9 @@ Direction: made in the virtual cluster, with ``--proxy-metrics-server``; removed
 Host name: nothing is written on the host; the Service is not copied.
 Rewritten: nothing.
 Read back: nothing. The Service leads to the endpoint, which shares the API server's pod.
-Never copied: the host's registration. One that the tenant made is never touched.
+Never copied: the host's registration. One that the tenant made is never touched; nor is a Service
+    of the tenant's by that name, and nothing is registered then: a registration that leads nowhere
+    would hold up the deletion of every namespace.
 Source: vcluster v0.19 ``pkg/controllers/resources/metrics`` (the same names);
     https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/
 
@@ -43,6 +45,8 @@ SERVICE: Final = Key("kube-system", "metrics-service")
 ROOT_CA: Final = Ref(Side.VIRTUAL, "configmaps", Key("default", "kube-root-ca.crt"))
 """Where the controller manager tells every namespace the CA of the virtual cluster's servers."""
 
+_SERVICE: Final = Ref(Side.VIRTUAL, "services", SERVICE)
+
 _PORT: Final = 8443
 """Where the endpoint is when ``--port`` leaves it open."""
 
@@ -50,12 +54,17 @@ RESOURCE: Final = Resource("apiregistration.k8s.io", "v1", "apiservices", "APISe
 
 
 def _related(_source: Object, _copy: Object | None, _ctx: Context) -> Iterable[Need]:
-    return (ROOT_CA,)
+    return (ROOT_CA, _SERVICE)
 
 
 def _registration(key: Key, virtual: Object | None, ctx: Context) -> Object | Blocked | Skip:
     if not ctx.settings.proxy_metrics_server:
         return _OFF
+    leading = ctx.objects.get(_SERVICE)
+    if leading is not None and not _is_ours(leading):
+        return Skip("the tenant has a Service of that name")
+    if leading is None:
+        return virtual or Blocked("the Service that leads here is not there yet", _SERVICE)
     published = ctx.objects.get(ROOT_CA)
     authority = ((published or {}).get("data") or {}).get("ca.crt", "")
     if not authority:

@@ -7,11 +7,12 @@ import pytest
 
 from mappers.metrics_api import KINDS, NAME, OURS, ROOT_CA, SERVICE
 from mappers.services import KIND as SERVICES
-from syncer.types import Key, Side
+from syncer.types import Key, Ref, Side
 
 SERVICE_KIND, KIND = KINDS
+SERVICE_REF = Ref(Side.VIRTUAL, "services", SERVICE)
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-THEIRS = {
+THEIRS: dict[str, Any] = {
     "metadata": {"name": NAME.name, "uid": "u", "resourceVersion": "1"},
     "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "insecureSkipTLSVerify": True},
 }
@@ -21,7 +22,13 @@ OUR_OLD = {
 }
 
 
+def service(**labels: str) -> Any:
+    metadata = {"namespace": SERVICE.namespace, "name": SERVICE.name, "labels": labels}
+    return {"metadata": metadata, "spec": {"type": "ExternalName", "externalName": "localhost"}}
+
+
 def published(world: Any) -> None:
+    world.know(SERVICE_REF, service(**{OURS: "true"}))
     world.know(ROOT_CA, {"metadata": {"name": ROOT_CA.key.name}, "data": {"ca.crt": PEM}})
 
 
@@ -80,8 +87,31 @@ def test_ours_follows_the_ca(world: Any, tools: Any) -> None:
 def test_without_a_published_ca_it_waits(world: Any) -> None:
     """Nothing is registered that could not be checked."""
     world.options["proxy_metrics_server"] = True
+    world.know(SERVICE_REF, service(**{OURS: "true"}))
     (action,) = world.derived(KIND, NAME, None)
     assert type(action).__name__ == "Wait"
+    assert action.blocked.on == ROOT_CA
+
+
+def test_the_service_comes_first(world: Any) -> None:
+    """A registration that leads nowhere would hold up discovery and deletions of namespaces."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    world.know(SERVICE_REF, None)
+    (action,) = world.derived(KIND, NAME, None)
+    assert type(action).__name__ == "Wait"
+    assert action.blocked.on == SERVICE_REF
+    assert world.derived(KIND, NAME, OUR_OLD) == []
+
+
+def test_nothing_is_registered_at_a_service_of_the_tenants(world: Any) -> None:
+    """Who has a Service of that name would be asked for metrics; one made before goes."""
+    world.options["proxy_metrics_server"] = True
+    published(world)
+    world.know(SERVICE_REF, service())
+    assert world.derived(KIND, NAME, None) == []
+    (action,) = world.derived(KIND, NAME, OUR_OLD)
+    assert type(action).__name__ == "Delete"
 
 
 def test_the_service_leads_to_the_endpoint_and_is_not_copied(world: Any) -> None:
