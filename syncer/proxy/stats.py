@@ -113,7 +113,8 @@ def _members(source: Object, names: tuple[str, ...]) -> Object:
 
 
 def _node(node: Object) -> Object:
-    kept: Object = {"nodeName": str(node.get("nodeName", ""))}
+    name = node.get("nodeName")
+    kept: Object = {"nodeName": name if isinstance(name, str) else ""}
     systems = [
         {"name": system["name"], **_members(system, _CONTAINER)}
         for system in _named(node.get("systemContainers"))

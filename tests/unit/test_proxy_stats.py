@@ -189,6 +189,13 @@ def test_what_is_no_summary_is_refused(body: bytes) -> None:
         stats.summary(body, World())
 
 
+@pytest.mark.parametrize("name", [{"of": "others"}, ["of others"], 5, None])
+def test_a_node_has_a_name_or_none(name: Any) -> None:
+    """What is no text is no name."""
+    node = translated({"node": {"nodeName": name}, "pods": []})["node"]
+    assert node == {"nodeName": ""}
+
+
 SECRET = "secret-of-others"
 anything = st.recursive(
     st.sampled_from([SECRET, 5, True, None, 2**64 - 1, f"{TIME} {SECRET}"]),
