@@ -1,7 +1,6 @@
 """What an API server dials leads where a test says, and shows there who it is."""
 
 import asyncio
-import base64
 import ssl
 import uuid
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from aiohttp import web
 from controlplane import ControlPlane, Egress
 from controlplane.certificates import Pair
 from controlplane.egress_proxy import EgressProxy, parse
+from tests.integration.aggregated import aggregated, serving
 from tests.integration.harness import (
     Cluster,
     eventually,
@@ -59,18 +59,11 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def running_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Run a web server."""
     server = Server()
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        server.port = runner.addresses[0][1]
+    async with serving(server.handle, tls) as server.port:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def server_context(certificate: Pair, clients: Pair) -> ssl.SSLContext:
@@ -110,7 +103,7 @@ async def test_a_pod_and_its_service_can_be_a_server_of_a_test(host: Cluster, pl
     await host.create(pod("web", place, labels={"app": "web"}))
     await host.create(service("web", place, port=80))
     address = await running(host, "web", place)
-    async with serving() as server:
+    async with running_server() as server:
         with host.plane.egress.route(f"{address}:80", server.address):
             for path in ("pods/http:web:80", "services/http:web:80", "services/web:main"):
                 await eventually(partial(get, host, place, f"{path}/proxy/{path}"))
@@ -132,7 +125,7 @@ async def test_all_ports_of_a_host_can_be_routed_at_once(host: Cluster, place: s
     await host.create(pod("web", place))
     address = await running(host, "web", place)
     egress = host.plane.egress
-    async with serving() as one, serving() as other:
+    async with running_server() as one, running_server() as other:
         with (
             egress.route(address, "127.0.0.1"),
             egress.route(f"{address}:81", other.address),
@@ -149,7 +142,7 @@ async def test_an_address_without_a_route_is_refused_and_remembered(
     await host.create(pod("web", place))
     address = await running(host, "web", place)
     egress = host.plane.egress
-    async with serving() as server:
+    async with running_server() as server:
         with egress.route(f"{address}:82", server.address):
             await get(host, place, "pods/http:web:82/proxy/")
         for port in (83, server.port):
@@ -166,7 +159,7 @@ async def test_kubelets_know_the_virtual_api_server_as_k3s_has_it(virtual: Clust
     """A node at a service's IP can be a server of a test; it is shown a client certificate."""
     address, pki = "10.96.200.1", virtual.plane.pki
     node = named("Node", f"node-{uuid.uuid4().hex[:8]}")
-    async with serving(server_context(pki.server(address), pki.client_ca)) as kubelet:
+    async with running_server(server_context(pki.server(address), pki.client_ca)) as kubelet:
         with virtual.plane.egress.route(f"{address}:10250", kubelet.address):
             name = (await virtual.create(node))["metadata"]["name"]
             status = {
@@ -195,42 +188,14 @@ async def test_an_aggregated_api_can_be_a_server_of_a_test(
     """At the IP of its service; the API server shows a front proxy's certificate by k3s's name."""
     cluster = host if kind == "host" else virtual
     name = f"api-{uuid.uuid4().hex[:8]}"
-    group, pki = f"{name}.example.com", cluster.plane.pki
+    pki = cluster.plane.pki
     certificate = pki.server(f"{name}.default.svc")
-    api = named(
-        "APIService",
-        f"v1.{group}",
-        apiVersion="apiregistration.k8s.io/v1",
-        spec={
-            "group": group,
-            "version": "v1",
-            "groupPriorityMinimum": 1000,
-            "versionPriority": 10,
-            "caBundle": base64.b64encode(pki.server_ca.certificate.read_bytes()).decode(),
-            "service": {"name": name, "namespace": "default", "port": 443},
-        },
-    )
     made = await cluster.create(service(name, "default", port=443, selector=None))
-    address = made["spec"]["clusterIP"]
-    endpoints = named(  # without them it wouldn't be asked; where they are does not matter
-        "EndpointSlice",
-        name,
-        "default",
-        apiVersion="discovery.k8s.io/v1",
-        labels={"kubernetes.io/service-name": name},
-        addressType="IPv4",
-        endpoints=[{"addresses": ["10.245.200.1"]}],
-        ports=[{"name": "main", "port": 443}],
-    )
-    async with serving(server_context(certificate, pki.request_header_ca)) as server:
-        with cluster.plane.egress.route(f"{address}:443", server.address):
-            await cluster.create(endpoints)
-            await cluster.create(api)
-            answer = await eventually(lambda: cluster.request("GET", f"/apis/{group}/v1"))
-        await cluster.delete("apiregistration.k8s.io/v1/apiservices", f"v1.{group}")
-        await cluster.delete("discovery.k8s.io/v1/endpointslices", name, "default")
-        await cluster.delete("services", name, "default")
-    assert answer["resources"] == []
+    async with (
+        running_server(server_context(certificate, pki.request_header_ca)) as server,
+        aggregated(cluster, made, server.port) as path,
+    ):
+        assert (await cluster.request("GET", path))["resources"] == []
     assert server.certificate == {"commonName": ["system:auth-proxy"]}
 
 

@@ -19,6 +19,7 @@ from yarl import URL
 
 from controlplane.certificates import Pair as Keys
 from controlplane.syncer import parse_metrics
+from tests.integration.aggregated import aggregated, service_for, serving
 from tests.integration.endpoint import (
     SECONDS,
     Answer,
@@ -37,12 +38,10 @@ from tests.integration.endpoint import (
 )
 from tests.integration.harness import (
     Cluster,
-    Object,
     Pair,
     config_map,
     eventually,
     named,
-    service,
 )
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -438,7 +437,7 @@ WATCHES: dict[str, tuple[str, tuple[Header, ...]]] = {
     "from-the-start": ("&resourceVersion=0", ()),
     "too-old": ("&resourceVersion=1", ()),
     "no-such-version": ("&resourceVersion=x", ()),
-    "fields": ("&fieldSelector=metadata.name%3Ddefault", ()),
+    "fields": ("&fieldSelector=metadata.name%3Dsystem-node-critical", ()),
 }
 
 
@@ -447,7 +446,8 @@ async def test_a_watch_ends_when_the_server_ends_it(
     pair: Pair, query: str, headers: tuple[Header, ...]
 ) -> None:
     """With `timeoutSeconds` all events and the end come as they come straight, to the byte."""
-    target = f"/api/v1/namespaces?watch=true&timeoutSeconds=1{query}"
+    # Of objects that nobody changes: the two watches begin at almost, not quite, the same moment.
+    target = f"/apis/scheduling.k8s.io/v1/priorityclasses?watch=true&timeoutSeconds=1{query}"
     expected, found = await asyncio.gather(
         straight(pair, "GET", target, headers=headers),
         through(pair, "GET", target, headers=headers),
@@ -522,7 +522,7 @@ async def test_stalled_readers_cost_little_and_disturb_nobody(pair: Pair, place:
         for _ in range(20):
             started = time.monotonic()
             assert (await through(pair, "GET", "/api/v1/namespaces/default")).status == 200
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 10
             await asyncio.sleep(0.05)
         assert open_connections(pid, server) >= STALLED
         grown = pair.syncer.rss_bytes() - before
@@ -664,71 +664,31 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(keys: Keys) -> AsyncIterator[Server]:
+async def running_server(keys: Keys) -> AsyncIterator[Server]:
     """Run a web server."""
     server = Server()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(keys.certificate, keys.key)
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None), shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        server.port = runner.addresses[0][1]
+    async with serving(server.handle, tls) as server.port:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
-async def aggregated(pair: Pair, server_port: int, name: str) -> AsyncIterator[str]:
-    """Serve an API group from a web server; yield its path."""
-    virtual, pki = pair.virtual, pair.virtual.plane.pki
-    group = f"{name}.example.com"
-    authority = base64.b64encode(pki.server_ca.certificate.read_bytes()).decode()
-    spec: Object = {"group": group, "version": "v1", "caBundle": authority}
-    spec |= {"groupPriorityMinimum": 1000, "versionPriority": 10}
-    spec["service"] = {"name": name, "namespace": "default", "port": 443}
-    of = "apiregistration.k8s.io/v1"
-    await virtual.create(service(name, "default", port=443, selector=None))
-    await eventually(lambda: same_address(pair, name))
-    address = await same_address(pair, name)
-    with virtual.plane.egress.route(f"{address}:443", ("127.0.0.1", server_port)):
-        await virtual.create(
-            named(
-                "EndpointSlice",
-                name,
-                "default",
-                apiVersion="discovery.k8s.io/v1",
-                labels={"kubernetes.io/service-name": name},
-                addressType="IPv4",
-                endpoints=[{"addresses": ["10.245.200.1"]}],
-                ports=[{"name": "main", "port": 443}],
-            )
-        )
-        await virtual.create(named("APIService", f"v1.{group}", apiVersion=of, spec=spec))
-        await eventually(lambda: virtual.request("GET", f"/apis/{group}/v1"))
-        try:
-            yield f"/apis/{group}/v1"
-        finally:
-            await virtual.delete(f"{of}/apiservices", f"v1.{group}")
-            await virtual.delete("discovery.k8s.io/v1/endpointslices", name, "default")
-            await virtual.delete("services", name, "default")
-
-
-async def same_address(pair: Pair, name: str) -> str:
-    """Return the IP of a service, once it is its copy's."""
-    found = (await pair.virtual.get("services", name, "default"))["spec"]["clusterIP"]
-    copy = (await pair.copy("services", name, "default"))["spec"]["clusterIP"]
-    assert found == copy
-    return str(found)
+async def api_group(pair: Pair) -> AsyncIterator[tuple[str, Server]]:
+    """Serve an API group; yield its path, and the server."""
+    name = f"api-{uuid.uuid4().hex[:8]}"
+    keys = pair.virtual.plane.pki.server(f"{name}.default.svc")
+    made = await service_for(pair, name)
+    async with (
+        running_server(keys) as server,
+        aggregated(pair.virtual, made, server.port) as path,
+    ):
+        yield path, server
 
 
 async def test_aggregated_apis_and_their_errors_pass(pair: Pair) -> None:
     """Whatever an API server of the tenant's own answers comes as it comes without us."""
-    name = f"api-{uuid.uuid4().hex[:8]}"
-    keys = pair.virtual.plane.pki.server(f"{name}.default.svc")
-    async with serving(keys) as server, aggregated(pair, server.port, name) as base:
+    async with api_group(pair) as (base, server):
         for status in (200, 201, 204, 304, 302, 307, 400, 404, 410, 418, 429, 500, 503):
             answer = await same(pair, "GET", f"{base}/{status}?pretty=%20")
             assert answer.status in (status, 502)
@@ -758,9 +718,8 @@ async def raw_get(pair: Pair, server: str, target: str) -> bytes:
 
 async def test_an_aggregated_api_that_is_away_is_told_so(pair: Pair) -> None:
     """The virtual API server's own 503 comes through, its body and all."""
-    name = f"api-{uuid.uuid4().hex[:8]}"
-    keys = pair.virtual.plane.pki.server(f"{name}.default.svc")
-    async with serving(keys) as server, aggregated(pair, server.port, name) as base:
+    async with api_group(pair) as (base, _):
+        name = base.split("/")[2].partition(".")[0]
         await pair.virtual.delete("discovery.k8s.io/v1/endpointslices", name, "default")
 
         async def away() -> None:
@@ -778,7 +737,7 @@ async def test_webhooks_errors_and_warnings_pass(pair: Pair, virtual: Cluster) -
     authority = base64.b64encode(virtual.plane.pki.server_ca.certificate.read_bytes()).decode()
     kind = "ValidatingWebhookConfiguration"
     of = "admissionregistration.k8s.io/v1"
-    async with serving(keys) as server:
+    async with running_server(keys) as server:
         hook = {
             "name": "deny.example.com",
             "clientConfig": {

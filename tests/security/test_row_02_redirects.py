@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pytest
 from aiohttp import web
 
+from tests.integration.aggregated import aggregated, service_for
 from tests.integration.endpoint import Caller
-from tests.integration.harness import eventually, named, service
+from tests.integration.harness import eventually
 from tests.security.conftest import Scene
 from tests.security.endpoint_wire import (
     METADATA,
@@ -109,58 +110,24 @@ def _with(check: Callable[[str, Caller], object], target: str, who: Caller) -> C
 async def test_an_aggregated_api_leads_nowhere(scene: Scene, where: str) -> None:
     """An API of the tenant's own that redirects is not followed, by us or by its API server."""
     pair = scene.pair
-    short = f"moved-{uuid.uuid4().hex[:6]}"
-    group = f"{short}.example.com"
-    keys = pair.virtual.plane.pki.server(f"{short}.{scene.red}.svc")
-    await pair.virtual.create(service(short, scene.red, port=443, selector=None))
-    slice_of_it = named(  # without one it wouldn't be asked; where it leads does not matter
-        "EndpointSlice",
-        short,
-        scene.red,
-        apiVersion="discovery.k8s.io/v1",
-        labels={"kubernetes.io/service-name": short},
-        addressType="IPv4",
-        endpoints=[{"addresses": ["10.245.200.1"]}],
-        ports=[{"name": "main", "port": 443}],
-    )
-
-    async def has_the_hosts_address() -> str:
-        copy = await pair.copy("services", short, scene.red)
-        found = (await pair.virtual.get("services", short, scene.red))["spec"]["clusterIP"]
-        assert found == copy["spec"]["clusterIP"]
-        return str(found)
-
-    address = await eventually(has_the_hosts_address)
-    spec = {
-        "group": group,
-        "version": "v1",
-        "groupPriorityMinimum": 1000,
-        "versionPriority": 15,
-        "insecureSkipTLSVerify": True,
-        "service": {"name": short, "namespace": scene.red},
-    }
-    kind = "apiregistration.k8s.io/v1"
-    async with _lure(scene, where) as lure, Backend(lure).listening(keys) as server:
+    name = f"moved-{uuid.uuid4().hex[:6]}"
+    keys = pair.virtual.plane.pki.server(f"{name}.{scene.red}.svc")
+    made = await service_for(pair, name, scene.red)
+    async with (
+        _lure(scene, where) as lure,
+        Backend(lure).listening(keys) as server,
+        aggregated(pair.virtual, made, server.port) as path,
+    ):
 
         async def moves(method: str, _who: Caller) -> None:
             body = b"{}" if method == "POST" else b""
-            target = f"/apis/{group}/v1/things"
+            target = f"{path}/things"
             answer = await say(pair, method, target, who=scene.admin, body=body)
             assert answer.status in (302, 502), answer  # passed on, or refused by its API server
             assert [each for each in server.seen if each.target == target]
 
-        with pair.virtual.plane.egress.route(f"{address}:443", ("127.0.0.1", server.port)):
-            try:
-                await pair.virtual.create(slice_of_it)
-                await pair.virtual.create(
-                    named("APIService", f"v1.{group}", apiVersion=kind, spec=spec)
-                )
-                for method in ("GET", "POST"):
-                    await eventually(_with(moves, method, scene.admin))
-            finally:
-                await pair.virtual.delete(f"{kind}/apiservices", f"v1.{group}")
-                await pair.virtual.delete("discovery.k8s.io/v1/endpointslices", short, scene.red)
-                await pair.virtual.delete("services", short, scene.red)
+        for method in ("GET", "POST"):
+            await eventually(_with(moves, method, scene.admin))
 
 
 @WHERE
