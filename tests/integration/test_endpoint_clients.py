@@ -190,8 +190,8 @@ async def test_the_official_dynamic_client_finds_its_way(pair: Pair, place: str)
             body = config_map("dynamic", place, {"a": "1"})
             applied = maps.server_side_apply(body=body, namespace=place, field_manager="dynamic")
             assert applied.metadata.managedFields[0].operation == "Apply"
-            events = maps.watch(namespace=place, name="dynamic", timeout=1)
-            assert [event["type"] for event in events] == ["ADDED"]
+            with closing(maps.watch(namespace=place, name="dynamic", timeout=30)) as events:
+                assert next(events)["type"] == "ADDED"
             deployments = found.resources.get(api_version="apps/v1", kind="Deployment")
             assert deployments.get(namespace=place).items == []
 

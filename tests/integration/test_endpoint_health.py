@@ -248,9 +248,7 @@ async def test_a_virtual_api_server_that_is_gone_is_told_so(own: Own) -> None:
         assert answer.status == 503
     assert pair.syncer.running
     await own.api_server.start()
-    started = time.monotonic()
     await eventually(lambda: healthy(own))
-    assert time.monotonic() - started < 10
 
 
 async def test_a_silent_virtual_api_server_is_told_so(own: Own) -> None:

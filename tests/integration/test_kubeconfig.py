@@ -383,15 +383,20 @@ async def test_the_second_copy_is_on_its_own(home: Home) -> None:
     token = await _account(home, home.namespace, ["get", "list", "watch", "create", "patch"])
     settings = home.given(out_kube_config_secret="access", out_kube_config_secret_namespace=away)
     async with home.writer(settings, client=_as(home.host, token)) as run:
+
+        def refusals() -> list[str]:
+            # Not the first secret's: until the host knows of its rights, it may be refused too.
+            return [each for each in run.troubles if each.startswith(f"{away}/access: ")]
+
         await eventually(home.data)
-        await eventually(lambda: _at_least(len(run.troubles), 1))
+        await eventually(lambda: _at_least(len(refusals()), 1))
         await _allow(home, away, ["get", "create", "patch"])
         copied = await eventually(lambda: home.data("access", away), timeout=30)
         assert copied == await home.data()
         found = await home.host.get("secrets", "access", away)
         assert "ownerReferences" not in found["metadata"]
-        assert len(run.troubles) == 1
-        assert "403" in run.troubles[0]
+        [refusal] = refusals()
+        assert "403" in refusal
     await home.host.delete("namespaces", away)
 
 
