@@ -18,30 +18,22 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 from urllib.parse import unquote
 
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import (
-    ANONYMOUS,
-    AUTHENTICATED,
-    UNAUTHENTICATED,
-    Header,
-    User,
-    is_identity,
-)
+from syncer.proxy.identity import ANONYMOUS, Header, User, is_identity, with_class
 from syncer.proxy.peer import Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 
 TOKEN_PROTOCOL: Final = "base64url.bearer.authorization.k8s.io."  # noqa: S105 - a prefix
 """Start of the WebSocket subprotocol by which browsers send a token."""
 
-CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
-
+_READ: Final = frozenset({"authorization", "connection", "upgrade", "sec-websocket-protocol"})
+_READ_TOO: Final = ("impersonate-", "x-remote-")
 _MAX_TOKEN: Final = 16 * 1024
+_BASE64: Final = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPED: Final = re.compile(r"(?:[^%]|%[0-9a-fA-F]{2})*")
 
 
@@ -69,13 +61,12 @@ def caller_of(
         RefusalError: what was shown proves nothing, or can't be read in one way only.
     """
     values = _by_name(headers)
-    token = _bearer(values) or _websocket_token(values)
     impersonated = _impersonated(values)
-    fresh = peer if peer is not None and now < peer.not_after else None
-    user = _named_by_proxy(fresh, values, proxies) or _named_by_certificate(fresh)
-    if user is not None:
-        return Caller(user, "", impersonated, user.name)
-    if token:
+    if peer is not None and now < peer.not_after:
+        user = _named_by_proxy(peer, values, proxies) or peer.user
+        if user is not None:
+            return Caller(user, "", impersonated, user.name)
+    if token := _bearer(values) or _websocket_token(values):
         digest = sha256(token.encode()).hexdigest()[:16]
         return Caller(None, token, impersonated, f"token:{digest}")
     if peer is not None:
@@ -84,9 +75,16 @@ def caller_of(
 
 
 def _by_name(headers: Iterable[Header]) -> dict[str, list[str]]:
+    """Give the values of the headers that matter here, by name in lower case.
+
+    Raises:
+        RefusalError: what they say of the caller could be read in two ways.
+    """
     values: dict[str, list[str]] = {}
     for name, value in headers:
-        values.setdefault(name.lower(), []).append(value)
+        plain = name.lower()
+        if plain in _READ or plain.startswith(_READ_TOO):
+            values.setdefault(plain, []).append(value)
     if len(values.get("authorization", ())) > 1:
         raise RefusalError(400, "there must be one Authorization header at most")
     named = (word.strip() for value in values.get("connection", ()) for word in value.split(","))
@@ -97,22 +95,13 @@ def _by_name(headers: Iterable[Header]) -> dict[str, list[str]]:
     return values
 
 
-# -- certificates --------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1024)
-def _named_by_certificate(peer: Peer | None) -> User | None:
-    if peer is None or PeerKind.CLIENT not in peer.kind:
-        return None
-    extra = {CREDENTIAL_ID: (f"X509SHA256={peer.fingerprint}",)}
-    groups = tuple(group for group in peer.organizations if group)
-    return with_class(User(peer.common_name, groups, peer.uid, extra))
+# -- front proxies -------------------------------------------------------------------------------
 
 
 def _named_by_proxy(
-    peer: Peer | None, values: Mapping[str, list[str]], proxies: Collection[str]
+    peer: Peer, values: Mapping[str, list[str]], proxies: Collection[str]
 ) -> User | None:
-    if peer is None or PeerKind.FRONT_PROXY not in peer.kind:
+    if PeerKind.FRONT_PROXY not in peer.kind:
         return None
     if proxies and peer.common_name not in proxies:
         return None
@@ -135,20 +124,6 @@ def _extra(values: Mapping[str, list[str]], prefix: str) -> dict[str, tuple[str,
     return extra
 
 
-def with_class(user: User) -> User:
-    """Put a user into the group of all who are known, or of all who aren't.
-
-    Args:
-        user: who it is.
-
-    Source: k8s.io/apiserver v0.36 ``pkg/authentication/group``, ``AuthenticatedGroupAdder``.
-    """
-    wanted = UNAUTHENTICATED if user.name == ANONYMOUS else AUTHENTICATED
-    if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
-        return user
-    return replace(user, groups=(*user.groups, wanted))
-
-
 # -- tokens --------------------------------------------------------------------------------------
 
 
@@ -165,9 +140,11 @@ def _websocket_token(values: Mapping[str, list[str]]) -> str:
         return ""
     asked = subprotocols(values.get("sec-websocket-protocol", ()))
     tokens = [each for each in asked if each.startswith(TOKEN_PROTOCOL)]
-    if len(tokens) > 1:
+    if not tokens:
+        return ""
+    if len(tokens) > 1 or len(asked) == 1:  # one has to be left for the answer to agree to
         raise unauthorized()
-    return _decoded(tokens[0].removeprefix(TOKEN_PROTOCOL)) if tokens else ""
+    return _decoded(tokens[0].removeprefix(TOKEN_PROTOCOL))
 
 
 def subprotocols(values: Iterable[str]) -> list[str]:
@@ -191,12 +168,13 @@ def without_tokens(headers: Iterable[Header]) -> Iterator[Header]:
 
 
 def _decoded(text: str) -> str:
+    if not _BASE64.fullmatch(text):
+        raise unauthorized()
     try:
-        padded = text + "=" * (-len(text) % 4)
-        token = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+        token = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError):
         raise unauthorized() from None
-    if not token or len(token) > _MAX_TOKEN or not token.isprintable() or " " in token:
+    if len(token) > _MAX_TOKEN or not token.isprintable() or " " in token:
         raise unauthorized()
     return token
 
@@ -210,6 +188,8 @@ def _impersonated(values: Mapping[str, list[str]]) -> User | None:
     Source: k8s.io/apiserver v0.36 ``pkg/endpoints/filters/impersonation``,
     ``processImpersonationHeaders``.
     """
+    if not values:
+        return None
     name = values.get("impersonate-user", [""])[0]
     uid = values.get("impersonate-uid", [""])[0]
     groups = tuple(values.get("impersonate-group", ()))

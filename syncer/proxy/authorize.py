@@ -19,9 +19,9 @@ from aiohttp import ClientError
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
-from syncer.proxy.authenticate import unauthorized, with_class
+from syncer.proxy.authenticate import unauthorized
 from syncer.proxy.call import Call
-from syncer.proxy.identity import ANONYMOUS, NOBODY, User
+from syncer.proxy.identity import ANONYMOUS, NOBODY, User, with_class
 from syncer.proxy.refusal import RefusalError, forbidden
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import Upstream, read_answer
@@ -338,7 +338,7 @@ def _never_extra(key: str, values: tuple[str, ...]) -> str:
     domain, _, path = key.partition("/")
     if not key:
         return "impersonating the empty string key in extra is not allowed"
-    if not (DNS1123_SUBDOMAIN.fullmatch(domain) and _PATH.fullmatch(path)):
+    if not (_is_subdomain(domain) and _PATH.fullmatch(path)):
         return f'impersonating an invalid key in extra is not allowed: "{key}"'
     if key != key.lower():
         return f'impersonating a non-lowercase key in extra is not allowed: "{key}"'
@@ -378,7 +378,7 @@ def _account(name: str) -> tuple[str, str] | None:
     """Give namespace and name of a service account, when a user is one."""
     match name.split(":"):
         case ["system", "serviceaccount", namespace, account]:
-            fine = DNS1123_LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(account)
+            fine = DNS1123_LABEL.fullmatch(namespace) and _is_subdomain(account)
             return (namespace, account) if fine else None
         case _:
             return None
@@ -387,4 +387,9 @@ def _account(name: str) -> tuple[str, str] | None:
 def _node(name: str) -> str:
     """Give the name of the node that a user is, or ``""``."""
     node = name.removeprefix("system:node:")
-    return node if node != name and DNS1123_SUBDOMAIN.fullmatch(node) else ""
+    return node if node != name and _is_subdomain(node) else ""
+
+
+def _is_subdomain(text: str) -> bool:
+    """Say whether an object could have this name, or a key this domain: 253 characters at most."""
+    return len(text) <= 253 and DNS1123_SUBDOMAIN.fullmatch(text) is not None

@@ -7,10 +7,9 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from string import ascii_lowercase, digits
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 ANONYMOUS: Final = "system:anonymous"
@@ -27,7 +26,7 @@ class User:
 
     Attributes:
         name: user name.
-        groups: without duplicates, in order.
+        groups: in order, as they were said: one may be there twice.
         uid: ``""`` for none.
         extra: key -> values.
     """
@@ -38,10 +37,24 @@ class User:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-_PLAIN: Final = frozenset(f"{ascii_lowercase}{digits}-._~".encode())
+_ODD: Final = re.compile(rb"[^a-z0-9\-._~]")
 
 NOBODY: Final = User(ANONYMOUS, (UNAUTHENTICATED,))
 """Who a request without credentials is from."""
+
+
+def with_class(user: User) -> User:
+    """Put a user into the group of all who are known, or of all who aren't.
+
+    Args:
+        user: who it is.
+
+    Source: k8s.io/apiserver v0.36 ``pkg/authentication/group``, ``AuthenticatedGroupAdder``.
+    """
+    if AUTHENTICATED in user.groups or UNAUTHENTICATED in user.groups:
+        return user
+    wanted = UNAUTHENTICATED if user.name == ANONYMOUS else AUTHENTICATED
+    return replace(user, groups=(*user.groups, wanted))
 
 
 def impersonation(user: User) -> Iterator[Header]:
@@ -62,10 +75,9 @@ def impersonation(user: User) -> Iterator[Header]:
             yield f"Impersonate-Extra-{_escaped(key)}", value
 
 
-@lru_cache(maxsize=256)
 def _escaped(key: str) -> str:
     """Percent-encode the key of an extra: as part of a header's name it would lose its case."""
-    return "".join(chr(byte) if byte in _PLAIN else f"%{byte:02x}" for byte in key.encode())
+    return _ODD.sub(lambda odd: b"%%%02x" % ord(odd[0]), key.encode()).decode()
 
 
 def is_identity(name: str) -> bool:

@@ -22,11 +22,17 @@ import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
+from syncer.proxy.identity import User, with_class
+
 UID_OID: Final = "1.3.6.1.4.1.57683.2"
 """Part of a subject that is a user's UID. Source: k8s.io/apimachinery ``pkg/apis/asn1``."""
+
+CREDENTIAL_ID: Final = "authentication.kubernetes.io/credential-id"
+"""Key of the extra that says by which certificate a user is known."""
 
 NEVER: Final = float("-inf")
 """The end of what never held."""
@@ -42,7 +48,7 @@ class PeerKind(Flag):
     FRONT_PROXY = auto()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Peer:
     """A certificate that a client showed, and what it proves.
 
@@ -64,6 +70,15 @@ class Peer:
     fingerprint: str
     not_after: float
     anchor: bytes
+
+    @cached_property
+    def user(self) -> User | None:
+        """The user that the certificate names; ``None`` if it names none."""
+        if PeerKind.CLIENT not in self.kind:
+            return None
+        extra = {CREDENTIAL_ID: (f"X509SHA256={self.fingerprint}",)}
+        groups = tuple(group for group in self.organizations if group)
+        return with_class(User(self.common_name, groups, self.uid, extra))
 
 
 class _Certificate(Protocol):

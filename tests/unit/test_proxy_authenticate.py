@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
 
@@ -10,16 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncer.proxy.authenticate import (
-    CREDENTIAL_ID,
-    TOKEN_PROTOCOL,
-    caller_of,
-    subprotocols,
-    with_class,
-)
+from syncer.proxy.authenticate import TOKEN_PROTOCOL, caller_of, subprotocols
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import Header, User
-from syncer.proxy.peer import NEVER, Peer, PeerKind
+from syncer.proxy.identity import Header, User, impersonation
+from syncer.proxy.peer import CREDENTIAL_ID, NEVER, Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 
 NOW, LATER = 1000.0, 2000.0
@@ -72,6 +68,12 @@ ANONYMOUS = Caller(None, "", None, "system:anonymous")
             [("Authorization", "Bearer t"), ("X-Remote-User", "other")],
             Caller(ADMIN_USER, "", None, "admin"),
             id="a certificate before a token",
+        ),
+        pytest.param(
+            ADMIN,
+            [*WEBSOCKET, ("Sec-WebSocket-Protocol", f"{TOKEN_PROTOCOL}$, {TOKEN_PROTOCOL}")],
+            Caller(ADMIN_USER, "", None, "admin"),
+            id="a certificate before what is no token",
         ),
         pytest.param(
             PROXY,
@@ -161,23 +163,23 @@ def test_a_certificate_may_name_a_uid() -> None:
     assert caller.user == replace(ADMIN_USER, uid="7")
 
 
-@pytest.mark.parametrize(
-    ("user", "groups"),
-    [
-        pytest.param(User("u"), ("system:authenticated",), id="known"),
-        pytest.param(User("u", ("g",)), ("g", "system:authenticated"), id="behind other groups"),
-        pytest.param(
-            User("u", ("system:authenticated", "g")), ("system:authenticated", "g"), id="is there"
-        ),
-        pytest.param(
-            User("u", ("system:unauthenticated",)), ("system:unauthenticated",), id="is not wanted"
-        ),
-        pytest.param(User("system:anonymous"), ("system:unauthenticated",), id="nobody"),
-    ],
-)
-def test_everybody_is_known_or_unknown(user: User, groups: tuple[str, ...]) -> None:
-    """The group that says so is added where neither is there."""
-    assert with_class(user).groups == groups
+def test_nothing_of_a_caller_is_kept_when_it_is_gone() -> None:
+    """However long what certificates and headers say: a tenant could fill the memory with it."""
+    tracemalloc.start()
+    try:
+        for number in range(64):
+            text = str(number) * 20_000
+            peer = replace(ADMIN, common_name=f"a{text}")
+            caller = asked(peer, ("Impersonate-User", "u"), (f"Impersonate-Extra-{text}", "v"))
+            assert caller.user is not None
+            assert caller.impersonated is not None
+            assert list(impersonation(caller.user))
+            assert list(impersonation(caller.impersonated))
+        del text, peer, caller
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 # -- tokens --------------------------------------------------------------------------------------
@@ -193,12 +195,25 @@ def test_a_token_is_never_shown() -> None:
 @pytest.mark.parametrize(
     ("headers", "token"),
     [
-        pytest.param([*WEBSOCKET, ("Sec-WebSocket-Protocol", protocol("t"))], "t", id="alone"),
+        pytest.param(
+            [*WEBSOCKET, ("Sec-WebSocket-Protocol", f"{protocol('t')},a")], "t", id="first"
+        ),
         pytest.param(
             [*WEBSOCKET, ("Sec-WebSocket-Protocol", f"a, {protocol('tok')} ,b")], "tok", id="one"
         ),
         pytest.param(
-            [("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", protocol("t"))], "t", id="case"
+            [("Upgrade", "WebSocket"), ("Sec-WebSocket-Protocol", f"a, {protocol('t')}")],
+            "t",
+            id="case",
+        ),
+        pytest.param(
+            [
+                *WEBSOCKET,
+                ("Sec-WebSocket-Protocol", protocol("t")),
+                ("Sec-WebSocket-Protocol", "a"),
+            ],
+            "t",
+            id="two headers",
         ),
         pytest.param([("Sec-WebSocket-Protocol", protocol("t"))], "", id="no WebSocket"),
         pytest.param(
@@ -227,6 +242,8 @@ def test_browsers_send_tokens_as_subprotocols(headers: list[Header], token: str)
         pytest.param("", id="empty"),
         pytest.param("A", id="no base64"),
         pytest.param("dG9r$ZW4", id="other characters"),
+        pytest.param("fn5+", id="the other alphabet"),
+        pytest.param("dA==", id="padding"),
         pytest.param(base64.urlsafe_b64encode(b"a b").decode(), id="a space"),
         pytest.param(base64.urlsafe_b64encode(b"a\nb").decode(), id="a line break"),
         pytest.param(base64.urlsafe_b64encode("ä".encode()).decode().rstrip("="), id="not ASCII"),
@@ -235,9 +252,15 @@ def test_browsers_send_tokens_as_subprotocols(headers: list[Header], token: str)
     ],
 )
 def test_a_subprotocol_that_is_no_token_is_refused(text: str) -> None:
-    """It is never taken for another token, nor for nobody."""
+    """It is never taken for another token, nor for nobody; servers refuse the same spellings."""
     with pytest.raises(RefusalError, match="Unauthorized"):
-        asked(None, *WEBSOCKET, ("Sec-WebSocket-Protocol", f"{TOKEN_PROTOCOL}{text}"))
+        asked(None, *WEBSOCKET, ("Sec-WebSocket-Protocol", f"a, {TOKEN_PROTOCOL}{text}"))
+
+
+def test_a_token_is_not_the_only_subprotocol() -> None:
+    """One has to be left for the answer to agree to, or a server refuses the request."""
+    with pytest.raises(RefusalError, match="Unauthorized"):
+        asked(None, *WEBSOCKET, ("Sec-WebSocket-Protocol", protocol("t")))
 
 
 def test_a_token_has_a_size() -> None:

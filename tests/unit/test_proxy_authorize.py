@@ -65,6 +65,18 @@ USER_INFO = _Mode("user-info")
             [ARBITRARY, LEGACY],
             id="a service account of two nodes",
         ),
+        pytest.param(
+            ALICE, User(f"system:node:{'n' * 253}"), [ARBITRARY, LEGACY], id="a long node's name"
+        ),
+        pytest.param(
+            ALICE, User(f"system:node:{'n' * 254}"), [USER_INFO, LEGACY], id="too long for a node"
+        ),
+        pytest.param(
+            ALICE,
+            User(f"system:serviceaccount:ns:{'a' * 254}"),
+            [USER_INFO, LEGACY],
+            id="too long for an account",
+        ),
         pytest.param(ALICE, User("system:node:"), [USER_INFO, LEGACY], id="no node"),
         pytest.param(ALICE, User("system:node:N_1"), [USER_INFO, LEGACY], id="no node's name"),
         pytest.param(ALICE, User("system:serviceaccount:ns"), [USER_INFO, LEGACY], id="no account"),
@@ -244,6 +256,7 @@ def test_what_a_mode_needs(mode: _Mode, wanted: User, rights: list[Any]) -> None
         ("a/", "b", "invalid key"),
         ("A/b", "c", "invalid key"),
         ("a b/c", "d", "invalid key"),
+        (f"{'a' * 254}/b", "c", "invalid key"),
         ("a/b c", "d", "invalid key"),
         ("a/B", "c", "non-lowercase key"),
         ("a/b", "", "empty string value"),

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncer.proxy.identity import User, impersonation, is_identity, without_identity
+from syncer.proxy.identity import (
+    User,
+    impersonation,
+    is_identity,
+    with_class,
+    without_identity,
+)
 
 PLAIN = [("Accept", "application/json"), ("X-Remotely", "a"), ("Impersonated", "b")]
 
@@ -45,6 +51,25 @@ PLAIN = [("Accept", "application/json"), ("X-Remotely", "a"), ("Impersonated", "
 def test_a_user_is_written_as_headers(user: User, headers: list[tuple[str, str]]) -> None:
     """Name, groups, UID and extras, in the words of an API server."""
     assert list(impersonation(user)) == headers
+
+
+@pytest.mark.parametrize(
+    ("user", "groups"),
+    [
+        pytest.param(User("u"), ("system:authenticated",), id="known"),
+        pytest.param(User("u", ("g",)), ("g", "system:authenticated"), id="behind other groups"),
+        pytest.param(
+            User("u", ("system:authenticated", "g")), ("system:authenticated", "g"), id="is there"
+        ),
+        pytest.param(
+            User("u", ("system:unauthenticated",)), ("system:unauthenticated",), id="is not wanted"
+        ),
+        pytest.param(User("system:anonymous"), ("system:unauthenticated",), id="nobody"),
+    ],
+)
+def test_everybody_is_known_or_unknown(user: User, groups: tuple[str, ...]) -> None:
+    """The group that says so is added where neither is there."""
+    assert with_class(user).groups == groups
 
 
 @settings(deadline=None)
