@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
-from aiohttp import ClientError
 
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
@@ -195,7 +194,7 @@ class Authorizer:
         )
         try:
             await read_answer(response, _MAX_REVIEW, _TIMEOUT)
-        except (ClientError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError) as error:
             raise _unavailable() from error
         if response.status == 401:
             raise unauthorized()

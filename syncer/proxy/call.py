@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aiohttp import web
-
+from syncer.http1.server import Request
 from syncer.proxy.identity import Header, User
 from syncer.proxy.request import RequestInfo
 
@@ -35,7 +34,7 @@ class Call:
     """A request and what was read from it.
 
     Attributes:
-        request: as aiohttp gives it; its body has not been read.
+        request: as it came; its body has not been read.
         info: what it asks for.
         caller: whom it is from.
         headers: as they were written, in order.
@@ -44,10 +43,18 @@ class Call:
         node: the node whose kubelet is asked, ``""``: the API server is.
     """
 
-    request: web.BaseRequest
+    request: Request
     info: RequestInfo
     caller: Caller
     headers: Sequence[Header] = ()
     upgrade: str = ""
     client: str = ""
     node: str = ""
+
+    def header(self, name: str) -> str:
+        """Give the first of the headers with a name, ``""`` when there is none.
+
+        Args:
+            name: in lower case.
+        """
+        return next((value for key, value in self.headers if key.lower() == name), "")

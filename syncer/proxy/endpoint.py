@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from aiohttp import web
 
+from syncer.http1.server import Answer, Request, Sent
 from syncer.proxy.authenticate import caller_of
 from syncer.proxy.call import Call
+from syncer.proxy.identity import Header
 from syncer.proxy.limits import Limits
 from syncer.proxy.listener import Listener
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import BadTargetError, read
 from syncer.proxy.routes import Route, is_stream, route_of
 from syncer.proxy.tls import ServingTls
-from syncer.proxy.upgrade import Spent, wants_upgrade
-from syncer.proxy.upstream import SERVER, headers_of
+from syncer.proxy.upgrade import wants_upgrade
+from syncer.proxy.upstream import headers_of
 from syncer.settings import Address, Settings
-
-_REFUSAL: Final = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
-"""What API servers send with refusals."""
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -43,7 +41,7 @@ its schemas and groups: given its own, it would never be done with them."""
 ANSWER_SECONDS: Final = 75.0
 """How long a request may take that is no stream; API servers give up after 60 s themselves."""
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call], Awaitable[Answer]]
 Observer = Callable[[str, int, float], None]
 """Told of each request: route, status and seconds; of a stream when it ends."""
 
@@ -106,46 +104,44 @@ class Endpoint:
         """Tell probes that this process is about to stop, so that nothing new is sent here."""
         self._stopping = True
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: Request) -> Answer:
         """Answer one request; never raises but for connections that broke."""
         started = time.perf_counter()
         route, call = Route.PASS, None
         try:
             route, call = self._read(request)
-            response = await self._handled(route, call)
+            answer = await self._handled(route, call)
         except RefusalError as refusal:
-            response = _refused(refusal, request)
+            answer = _refused(refusal, request)
         except (ConnectionError, asyncio.CancelledError):  # the latter: the caller is gone
             self._saw(request, route, call, 0, started)
             raise
         except Exception:
             log.exception("request failed", route=route, method=request.method)
-            response = _refused(RefusalError(500, "the endpoint failed"), request)
-        if not response.prepared:
-            response.headers.setdefault("Server", SERVER)
-        self._saw(request, route, call, response.status, started)
-        return response
+            answer = _refused(RefusalError(500, "the endpoint failed"), request)
+        self._saw(request, route, call, answer.status, started)
+        return answer
 
-    def _read(self, request: web.BaseRequest) -> tuple[Route, Call]:
+    def _read(self, request: Request) -> tuple[Route, Call]:
         if request.method not in METHODS:
             raise RefusalError(405, "the server does not know this method")
         try:
-            info = read(request.method, request.raw_path)
+            info = read(request.method, request.target)
         except BadTargetError as error:
             raise RefusalError(400, str(error)) from None
         headers = headers_of(request)
-        if request.transport is None:
+        connection = request.connection
+        if connection.transport is None:
             raise ConnectionResetError("the caller is gone")
         caller = caller_of(
-            self._tls.peer(request.transport.get_extra_info("ssl_object")),
+            self._tls.peer(connection.transport.get_extra_info("ssl_object")),
             headers,
             proxies=self._settings.request_header_allowed_names,
             now=self._now(),
         )
         upgrade = wants_upgrade(headers) if request.method in ("GET", "POST") else ""
-        node = self._node_of(request.headers.get("Host", "")) or ""
-        client = str(request.transport.get_extra_info("peername")[0])
-        call = Call(request, info, caller, headers, upgrade, client, node)
+        node = self._node_of(_host(headers)) or ""
+        call = Call(request, info, caller, headers, upgrade, connection.client, node)
         if node:
             return Route.KUBELET, call
         route = route_of(info, metrics=self._settings.proxy_metrics_server)
@@ -153,7 +149,7 @@ class Endpoint:
             raise RefusalError(404, "the server could not find the requested resource")
         return route, call
 
-    async def _handled(self, route: Route, call: Call) -> web.StreamResponse:
+    async def _handled(self, route: Route, call: Call) -> Answer:
         handler = self._handlers.get(route)
         if handler is None:
             raise RefusalError(404, "the server could not find the requested resource")
@@ -173,7 +169,7 @@ class Endpoint:
 
     def _saw(
         self,
-        request: web.BaseRequest,
+        request: Request,
         route: Route,
         call: Call | None,
         status: int,
@@ -187,32 +183,26 @@ class Endpoint:
                             seconds=round(seconds, 4))  # fmt: skip
 
 
-def _told(request: web.BaseRequest, route: Route, call: Call | None) -> dict[str, object]:
+def _host(headers: Sequence[Header]) -> str:
+    return next((value for name, value in headers if name.lower() == "host"), "")
+
+
+def _told(request: Request, route: Route, call: Call | None) -> dict[str, object]:
     """Give what the access log says: no query and no header but the client's name for itself."""
     if call is None:
-        peer = request.transport.get_extra_info("peername") if request.transport else None
-        client = str(peer[0]) if peer else ""
+        client = request.connection.client
         return {"client": client, "route": str(route), "method": request.method, "user": ""}
     info, impersonated = call.info, call.caller.impersonated
     told: dict[str, object] = {"client": call.client, "route": str(route)}
     told |= {"user": call.caller.name, "verb": info.verb, "path": info.path}
     if impersonated is not None:
         told["impersonated"] = impersonated.name
-    return told | {"agent": request.headers.get("User-Agent", "")[:200]}
+    return told | {"agent": call.header("user-agent")[:200]}
 
 
-def _refused(refusal: RefusalError, request: web.BaseRequest) -> web.Response:
+def _refused(refusal: RefusalError, request: Request) -> Answer:
     """Give a refusal as an answer; where one has begun, all that can be done is to break it off."""
-    if request.writer.output_size:
-        if request.transport is not None:
-            request.transport.abort()
-        return Spent(refusal.code)
-    response = web.Response(
-        status=refusal.code,
-        body=refusal.body(),
-        content_type="application/json",
-        headers={**_REFUSAL, **refusal.headers},
-    )
-    if request.body_exists or refusal.code in (400, 413) or "Upgrade" in request.headers:
-        response.force_close()  # what is left of the request is not read
-    return response
+    if request.begun:
+        request.abort()
+        return Sent(refusal.code)
+    return refusal.answer(close=refusal.code in (400, 413))

@@ -13,23 +13,23 @@ host's object is.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode
 
 import orjson
-from aiohttp import ClientError, ClientResponse, web
 from yarl import URL
 
+from syncer.http1.client import Reply
+from syncer.http1.server import Answer, Response
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, without_identity
 from syncer.proxy.links import LinkRewriter
-from syncer.proxy.refusal import RefusalError
+from syncer.proxy.refusal import RefusalError, json_answer
 from syncer.proxy.targets import Target, Targets, container_of
 from syncer.proxy.upgrade import tunnel
 from syncer.proxy.upstream import (
@@ -118,7 +118,7 @@ class ToHost:
         self._authorizer = authorizer
         self._targets = targets
 
-    async def log(self, call: Call) -> web.StreamResponse:
+    async def log(self, call: Call) -> Answer:
         """Stream a pod's log.
 
         Raises:
@@ -131,9 +131,7 @@ class ToHost:
         pod = Key(call.info.namespace, call.info.name)
         return await self.read_log(call, pod, call.info.parameters())
 
-    async def read_log(
-        self, call: Call, pod: Key, parameters: Sequence[Header]
-    ) -> web.StreamResponse:
+    async def read_log(self, call: Call, pod: Key, parameters: Sequence[Header]) -> Answer:
         """Stream the log of a pod that the caller may read.
 
         Args:
@@ -158,10 +156,11 @@ class ToHost:
         )
         if response.status >= 400:
             body = await self._read(response)
-            return _refused(response.status, self._in_our_words(target, response.status, body))
+            words = self._in_our_words(target, response.status, body)
+            return json_answer(words, response.status)
         return await relay(call.request, response, _only(answer_headers(response), _ANSWER_HEADERS))
 
-    async def stream(self, call: Call) -> web.StreamResponse:
+    async def stream(self, call: Call) -> Answer:
         """Exec, attach or port-forward.
 
         All three need the verb ``create`` whatever the method, as they do since Kubernetes 1.35.
@@ -177,7 +176,7 @@ class ToHost:
 
     async def open_stream(
         self, call: Call, pod: Key, subresource: str, parameters: Sequence[Header]
-    ) -> web.StreamResponse:
+    ) -> Answer:
         """Open a stream to a pod that the caller may open.
 
         Args:
@@ -199,9 +198,7 @@ class ToHost:
         path = _path(target, "pods", f"{subresource}?{urlencode(query)}" if query else subresource)
         return await self._tunnel(call, target, path, _SUBPROTOCOLS)
 
-    async def _tunnel(
-        self, call: Call, target: Target, path: str, known: frozenset[str]
-    ) -> web.StreamResponse:
+    async def _tunnel(self, call: Call, target: Target, path: str, known: frozenset[str]) -> Answer:
         """Upgrade to one of the known subprotocols."""
         return await tunnel(
             call.request,
@@ -213,7 +210,7 @@ class ToHost:
             translate=partial(self._of_stream, target),
         )
 
-    async def pod_proxy(self, call: Call) -> web.StreamResponse:
+    async def pod_proxy(self, call: Call) -> Answer:
         """Pass a request on to a pod's own port.
 
         Raises:
@@ -222,11 +219,11 @@ class ToHost:
         """
         return await self._proxy(call, "pods")
 
-    async def service_proxy(self, call: Call) -> web.StreamResponse:
+    async def service_proxy(self, call: Call) -> Answer:
         """Pass a request on to a service's port; raises as :meth:`pod_proxy`."""
         return await self._proxy(call, "services")
 
-    async def _proxy(self, call: Call, resource: str) -> web.StreamResponse:
+    async def _proxy(self, call: Call, resource: str) -> Answer:
         info = call.info
         await self._authorizer.require(await self._authorizer.user(call), info)
         scheme, name, port = split_name(info.name)
@@ -255,31 +252,31 @@ class ToHost:
         response = await self._upstream.send(
             info, headers, request=call.request, target=path, admin=True, head_seconds=None
         )
-        if said := await self._host_said(call, target, response):
+        if said := await self._host_said(call, target, links, response):
             return said
         fields = _from_workload(links, answer_headers(response))
         return await relay(call.request, response, fields, links.body(fields))
 
     async def _host_said(
-        self, call: Call, target: Target, response: ClientResponse
-    ) -> web.Response | None:
-        """Give an error of the host's own in the tenant's names; ``None``: it is the workload's.
+        self, call: Call, target: Target, links: LinkRewriter, response: Reply
+    ) -> Response | None:
+        """Give a short error in the tenant's names, if it is the host's own.
 
-        What tells them apart is that only the host knows the copy's name; the caller's ``Accept``
-        decides in which form it says it.
+        What tells it from a workload's is that only the host knows the copy's name; the caller's
+        ``Accept`` decides in which form it says it.
+
+        Returns:
+            ``None``: it is no error, or too long, and has not been read.
         """
-        length = response.content_length
+        length = response.length
         short = length is not None and length <= _MAX_STATUS and call.request.method != "HEAD"
         if response.status < 400 or not short or response.content_type == "text/html":
             return None
-        try:
-            async with asyncio.timeout(_SECONDS):
-                body = await response.read()  # kept: a second reading gives the same
-        except (ClientError, TimeoutError) as error:
-            response.close()
-            raise self._upstream.unreachable() from error
+        body = await self._read(response)
         words = self._in_our_words_if_its(target, response.status, response.content_type, body)
-        return None if words is None else _refused(response.status, words)
+        if words is not None:
+            return json_answer(words, response.status)
+        return Response(response.status, _from_workload(links, answer_headers(response)), body)
 
     def _of_stream(
         self, target: Target, status: int, headers: list[Header], body: bytes
@@ -315,11 +312,11 @@ class ToHost:
             return self._in_our_words(target, status, body)
         return RefusalError(status, _UNTOLD).body()
 
-    async def _read(self, response: ClientResponse) -> bytes:
+    async def _read(self, response: Reply) -> bytes:
         """Read what the host says in place of what it was asked for."""
         try:
             return await read_answer(response, _MAX_STATUS, _SECONDS)
-        except (ClientError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError) as error:
             raise self._upstream.unreachable() from error
 
     def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
@@ -424,10 +421,6 @@ def _from_workload(links: LinkRewriter, headers: Iterable[Header]) -> list[Heade
         for name, value in headers
         if not name.lower().startswith(_OF_THE_HOST)
     ]
-
-
-def _refused(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, content_type="application/json")
 
 
 def _method_not_allowed(allowed: str) -> RefusalError:

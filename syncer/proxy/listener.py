@@ -1,9 +1,4 @@
-"""The listening side: connections, how long they may take, how many there may be.
-
-A connection is one TLS session. It must show the whole head of a request, of :data:`MAX_HEAD` at
-most, within :data:`HEAD_SECONDS` of its first byte, and may be idle between requests for
-:data:`IDLE_SECONDS`. A caller that goes away takes what it had under way along. Dead peers are
-found by TCP itself.
+"""The listening side: a TLS session is a connection, and there may be only so many.
 
 What can't be read as HTTP is refused with a Status, and not logged: it may hold a secret.
 """
@@ -13,154 +8,46 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Final
 
 import structlog
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 
+from syncer.http1.server import Connection, Handler, Response, UnreadableError
 from syncer.kube.errors import ConfigError
-from syncer.proxy.keepalive import detect
 from syncer.proxy.refusal import RefusalError
-from syncer.proxy.upstream import SERVER
 from syncer.settings import Address
 
-HEAD_SECONDS: Final = 15.0
-IDLE_SECONDS: Final = 120.0
 HANDSHAKE_SECONDS: Final = 10.0
-MAX_FIELD: Final = 56 * 1024
-"""Bytes of a request's line, and of each of its headers; commands are in the line, tokens in one of
-the headers."""
-MAX_HEAD: Final = 96 * 1024
-"""Bytes of a request's line and headers together."""
-MAX_FIELDS: Final = 128
-MAX_UNSENT: Final = 64 * 1024
-"""Bytes that wait for a slow reader; TLS would hold half a megabyte for each."""
 DRAIN_SECONDS: Final = 0.5
 """How long short requests may take once the syncer stops."""
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-class Connection(web.RequestHandler):
-    """One caller's connection."""
-
-    __slots__ = ("_counted", "_deadline", "_head", "_listener")
-
-    def __init__(self, listener: Listener, manager: web.Server, **options: Any) -> None:
-        """Make it; nothing is connected yet."""
-        super().__init__(manager, **options)
-        self._listener = listener
-        self._deadline: asyncio.TimerHandle | None = None
-        self._counted = False
-        self._head = 0  # bytes of a head that is not whole yet
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many."""
-        super().connection_made(transport)
-        self._counted = self._listener.admit()
-        if not self._counted:
-            self.force_close()
-            return
-        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=MAX_UNSENT)
-        if (connection := transport.get_extra_info("socket")) is not None:
-            detect(connection)
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes; the first of a request's head start its clock."""
-        super().data_received(data)
-        if self._waiter is None or self._waiter.done():
-            self._head = 0
-            self._stop_clock()
-            return
-        self._head += len(data)
-        if self._head > MAX_HEAD:
-            self.force_close()
-        elif self._deadline is None:
-            loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(HEAD_SECONDS, self._too_slow)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End."""
-        self._stop_clock()
-        if self._counted:
-            self._counted = False
-            self._listener.leave()
-        super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Refuse what is no HTTP.
-
-        Args:
-            request: of no use, but for the connection.
-            status: for the answer.
-            exc: what is wrong; its text repeats what was sent.
-            message: the same.
-
-        Raises:
-            ConnectionError: an answer has begun already.
-        """
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer has begun already")
-        if isinstance(exc, LineTooLong):
-            refusal = RefusalError(431, "the request's head is too long")
-        else:
-            refusal = RefusalError(status, "the request can't be read")
-        response = web.Response(
-            status=refusal.code,
-            body=refusal.body(),
-            content_type="application/json",
-            headers={"Server": SERVER},
-        )
-        response.force_close()
-        return response
-
-    def _stop_clock(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        if self._waiter is not None and not self._waiter.done():
-            self.force_close()
-
-
-class _Server(web.Server):
-    """Makes a :class:`Connection` for each caller."""
+class _Counted(Connection):
+    """A caller's connection that the listener knows of."""
 
     def __init__(self, listener: Listener, handler: Handler) -> None:
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(handler, _refused)
         self._listener = listener
 
-    def __call__(self) -> Connection:
-        return Connection(
-            self._listener,
-            self,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=IDLE_SECONDS,
-            access_log=None,
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
-            max_headers=MAX_FIELDS,
-            auto_decompress=False,
-            lingering_time=0,
-            tcp_keepalive=False,
-        )
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not self._listener.admit(self):
+            self.abort()
+
+    def left(self) -> None:
+        self._listener.leave(self)
 
 
 class Listener:
-    """Listens, and counts who is there."""
+    """Listens, and counts who is there.
+
+    Attributes:
+        turned_away: connections for which there was no room.
+    """
 
     def __init__(self, *, most: int) -> None:
         """Make it.
@@ -169,20 +56,33 @@ class Listener:
             most: how many connections there may be.
         """
         self._most = most
-        self.connections = 0
+        self._connections: set[Connection] = set()
         self.turned_away = 0
 
-    def admit(self) -> bool:
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
+    def admit(self, connection: Connection) -> bool:
         """Count a new connection; ``False`` when there are too many."""
-        if self.connections >= self._most:
+        if len(self._connections) >= self._most:
             self.turned_away += 1
             return False
-        self.connections += 1
+        self._connections.add(connection)
         return True
 
-    def leave(self) -> None:
-        """Count one less."""
-        self.connections -= 1
+    def leave(self, connection: Connection) -> None:
+        """Count a connection no more, if it was."""
+        self._connections.discard(connection)
+
+    def connect(self, handler: Handler) -> Connection:
+        """Give the protocol of a new connection.
+
+        Args:
+            handler: answers its requests.
+        """
+        return _Counted(self, handler)
 
     @asynccontextmanager
     async def serve(
@@ -201,11 +101,9 @@ class Listener:
         Raises:
             ConfigError: the address can't be listened on.
         """
-        server = _Server(self, handler)
-        loop = asyncio.get_running_loop()
         try:
-            listening = await loop.create_server(
-                server,
+            listening = await asyncio.get_running_loop().create_server(
+                lambda: self.connect(handler),
                 address.host,
                 address.port,
                 ssl=tls,
@@ -224,5 +122,24 @@ class Listener:
             yield bound
         finally:
             listening.close()
-            server.pre_shutdown()
-            await server.shutdown(DRAIN_SECONDS)
+            await self.close(DRAIN_SECONDS)
+
+    async def close(self, seconds: float) -> None:
+        """End all connections.
+
+        Args:
+            seconds: that what is under way has to end by itself.
+        """
+        for connection in tuple(self._connections):
+            connection.stop()
+        busy = [task for each in self._connections if (task := each.task) is not None]
+        if busy:
+            await asyncio.wait(busy, timeout=seconds)
+        for connection in tuple(self._connections):
+            connection.cancel()
+        if busy:
+            await asyncio.wait(busy, timeout=seconds)
+
+
+def _refused(error: UnreadableError) -> Response:
+    return RefusalError(error.status, str(error)).answer(close=True)

@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import quote
 
 import orjson
-from aiohttp import web
 
+from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import Names
@@ -22,7 +22,7 @@ from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.node_metrics import HostAnswerError
-from syncer.proxy.refusal import RefusalError, not_found
+from syncer.proxy.refusal import RefusalError, json_answer, not_found
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.resource_metrics import GROUP_VERSION, RESOURCES, BadSelectorError, Selection
 from syncer.proxy.routes import METRICS_GROUP
@@ -58,7 +58,7 @@ class MetricsApi:
         self._names = names
         self._lookup = lookup
 
-    async def __call__(self, call: Call) -> web.StreamResponse:
+    async def __call__(self, call: Call) -> Answer:
         """Answer a request.
 
         Raises:
@@ -70,9 +70,9 @@ class MetricsApi:
             raise RefusalError(
                 405, "metrics are only read and listed", headers={"Allow": "GET, HEAD"}
             )
-        if not resource_metrics.accepts_json(call.request.headers.get("Accept", "")):
+        if not resource_metrics.accepts_json(call.header("accept")):
             raise RefusalError(406, "only application/json is served here")
-        return web.Response(body=await self._body(info), content_type="application/json")
+        return json_answer(await self._body(info))
 
     async def _body(self, info: RequestInfo) -> bytes:
         try:

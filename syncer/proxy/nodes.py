@@ -14,16 +14,16 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-au
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-import aiohttp
 import orjson
-from aiohttp import web
-from yarl import URL
 
+from syncer.http1.client import Pool, Reply, Server
+from syncer.http1.server import Answer, Response
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, ConfigError, TransportError
 from syncer.kube.store import Lister
@@ -43,7 +43,7 @@ from syncer.proxy.kubelet_paths import (
 )
 from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.node_metrics import HostAnswerError, Translation
-from syncer.proxy.refusal import RefusalError, not_found
+from syncer.proxy.refusal import RefusalError, json_answer, not_found
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import AGENT, Upstream, read_answer, relay
 from syncer.types import Key, Object, Side
@@ -59,7 +59,7 @@ _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _HEADERS: Final = (AGENT, ("Accept", "*/*"))
 """Kubelets then answer in Prometheus' plain text."""
 
-_NETWORK: Final = (aiohttp.ClientError, OSError, ConfigError)
+_NETWORK: Final = (OSError, ConfigError)
 _TURN: Final = 200  # pods decoded before others have their turn
 
 
@@ -76,11 +76,11 @@ class NodePages:
         """
         self._client = client
         self._upstream = upstream
-        self._insecure = insecure
-        self._session: aiohttp.ClientSession | None = None
+        self._unverified = _unverified() if insecure else None
+        self._pool = Pool()
         self._rights: dict[str, tuple[float, bool]] = {}
 
-    async def open(self, node: str, page: NodePage) -> aiohttp.ClientResponse:
+    async def open(self, node: str, page: NodePage) -> Reply:
         """Ask for a page.
 
         Args:
@@ -106,8 +106,7 @@ class NodePages:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._pool.close()
 
     async def _may(self, subresource: str) -> bool:
         """Say whether the host lets the syncer ``get`` a subresource of nodes."""
@@ -148,24 +147,14 @@ class NodePages:
         decoded: Object = orjson.loads(answer)
         return decoded
 
-    async def _dial(self, server: str, target: str) -> aiohttp.ClientResponse:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-                skip_auto_headers=("User-Agent", "Accept-Encoding"),
-            )
+    async def _dial(self, server: str, target: str) -> Reply:
         try:
             async with asyncio.timeout(PAGE_SECONDS):
                 credentials = await self._upstream.config.credentials()
-                return await self._session.get(
-                    URL(f"{server}{target}", encoded=True),
-                    headers={**credentials.headers, **dict(_HEADERS)},
-                    allow_redirects=False,
-                    ssl=(credentials.ssl_context or True) if not self._insecure else False,
-                )
-        except aiohttp.ClientConnectorCertificateError as error:
+                tls = self._unverified or credentials.ssl_context
+                headers = [*credentials.headers.items(), *_HEADERS]
+                return await self._pool.request(Server(server, tls), "GET", target, headers)
+        except ssl.SSLCertVerificationError as error:
             raise RefusalError(
                 503,
                 "the certificate of the node's kubelet is not signed by the host's CA: an operator "
@@ -204,7 +193,7 @@ class Kubelets:
         self._stores = stores
         self._ready = ready
 
-    async def node_proxy(self, call: Call) -> web.StreamResponse:
+    async def node_proxy(self, call: Call) -> Answer:
         """Answer ``nodes/N/proxy/...``, by the right to it.
 
         Raises:
@@ -219,7 +208,7 @@ class Kubelets:
             raise RefusalError(name.code, name.reason)
         return await self._serve(call, name, asked)
 
-    async def kubelet(self, call: Call) -> web.StreamResponse:
+    async def kubelet(self, call: Call) -> Answer:
         """Answer at a node's own address, by the rights that a kubelet asks for.
 
         Raises:
@@ -243,7 +232,7 @@ class Kubelets:
                 return await self._serve(call, node, asked)
         raise refusal or RefusalError(403, "not allowed")
 
-    async def _serve(self, call: Call, node: str, asked: Asked) -> web.StreamResponse:
+    async def _serve(self, call: Call, node: str, asked: Asked) -> Answer:
         if not self._ready():
             raise RefusalError(503, "pods are not known yet", headers={"Retry-After": "1"})
         if not self._lookup.has_node(node):
@@ -263,9 +252,9 @@ class Kubelets:
                 return await self._page(call, node, page)
             case NodePods() as pods:
                 body = kubelet_paths.pod_list(node, await self._pods(node), running=pods.running)
-                return web.Response(body=orjson.dumps(body), content_type="application/json")
+                return json_answer(orjson.dumps(body))
             case NodeHealth():
-                return web.Response(text="ok")
+                return Response(200, (("Content-Type", "text/plain; charset=utf-8"),), b"ok")
             case Refused() as refused:
                 raise RefusalError(refused.code, refused.reason)
 
@@ -296,7 +285,7 @@ class Kubelets:
                 await asyncio.sleep(0)
         return found
 
-    async def _page(self, call: Call, node: str, page: NodePage) -> web.StreamResponse:
+    async def _page(self, call: Call, node: str, page: NodePage) -> Answer:
         response = await self._pages.open(node, page)
         try:
             if response.status != 200:
@@ -310,7 +299,7 @@ class Kubelets:
         finally:
             response.close()
 
-    async def _metrics(self, call: Call, response: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _metrics(self, call: Call, response: Reply) -> Answer:
         translation = Translation(self._lookup)
         headers = (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),)
         try:
@@ -324,15 +313,23 @@ class Kubelets:
         except TimeoutError as error:
             raise RefusalError(504, "the node's kubelet gave no metrics in time") from error
 
-    async def _summary(self, response: aiohttp.ClientResponse) -> web.Response:
+    async def _summary(self, response: Reply) -> Answer:
         try:
             body = await read_answer(response, MAX_SUMMARY + 1, PAGE_SECONDS)
             if len(body) > MAX_SUMMARY:
                 raise RefusalError(503, "the node's summary is too long")
             translated = stats.summary(body, self._lookup)
-        except (HostAnswerError, TimeoutError, aiohttp.ClientError) as error:
+        except (HostAnswerError, TimeoutError, ConnectionError) as error:
             raise RefusalError(503, "the node's kubelet gave no summary") from error
-        return web.Response(body=translated, content_type="application/json")
+        return json_answer(translated)
+
+
+def _unverified() -> ssl.SSLContext:
+    """Give a context by which any certificate is believed, and none of ours is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:

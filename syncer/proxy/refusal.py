@@ -14,6 +14,7 @@ from typing import Final
 
 import orjson
 
+from syncer.http1.server import Response
 from syncer.proxy.request import RequestInfo
 from syncer.types import Object
 
@@ -33,6 +34,10 @@ _REASONS: Final = {
     503: "ServiceUnavailable",
     504: "Timeout",
 }
+
+
+_HEADERS: Final = {"Cache-Control": "no-cache, private", "X-Content-Type-Options": "nosniff"}
+"""What API servers send with refusals."""
 
 
 class RefusalError(Exception):
@@ -75,6 +80,33 @@ class RefusalError(Exception):
     def body(self) -> bytes:
         """The Status as JSON, with the line end that API servers write behind it."""
         return orjson.dumps(self.status, option=orjson.OPT_APPEND_NEWLINE)
+
+    def answer(self, *, close: bool = False) -> Response:
+        """Give it as an answer.
+
+        Args:
+            close: whether the connection ends with it.
+        """
+        return json_answer(self.body(), self.code, {**_HEADERS, **self.headers}, close=close)
+
+
+def json_answer(
+    body: bytes,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    close: bool = False,
+) -> Response:
+    """Give an answer in JSON.
+
+    Args:
+        body: its body.
+        status: HTTP status.
+        headers: further headers.
+        close: whether the connection ends with it.
+    """
+    fields = [("Content-Type", "application/json"), *(headers or {}).items()]
+    return Response(status, fields, body, close)
 
 
 def not_found(resource: str, name: str, group: str = "") -> RefusalError:

@@ -32,12 +32,12 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import aiohttp
 import orjson
 import structlog
-from aiohttp import web
 
 from syncer import ownership
+from syncer.http1.client import Reply
+from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import Names, hide_host_names
@@ -66,7 +66,7 @@ _UNCERTAIN: Final = frozenset({409, 504})
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
 
-_Creation = Coroutine[Any, Any, aiohttp.ClientResponse]
+_Creation = Coroutine[Any, Any, Reply]
 
 
 class _ClosedError(Exception):
@@ -327,9 +327,9 @@ class ServiceCreate:
         self._names = names
         self._copying = copying
         self._exists = exists
-        self._under_way: set[asyncio.Task[aiohttp.ClientResponse]] = set()
+        self._under_way: set[asyncio.Task[Reply]] = set()
 
-    async def __call__(self, call: Call) -> web.StreamResponse:
+    async def __call__(self, call: Call) -> Answer:
         """Answer a request of :attr:`syncer.proxy.routes.Route.SERVICE_CREATE`.
 
         Cancelled, which happens when the caller goes away, what was begun on the host goes on.
@@ -339,9 +339,9 @@ class ServiceCreate:
                 caller may not impersonate whom they want.
             ConnectionError: one of both ends broke off.
         """
-        info, content_type = call.info, call.request.headers.get("Content-Type", "")
+        info, content_type = call.info, call.header("content-type")
         passes = not self._copying.may_write() or not may_create(info, content_type)
-        passes = passes or (call.request.content_length or 0) > MAX_OBJECT
+        passes = passes or (call.request.length or 0) > MAX_OBJECT
         if passes or (info.name and self._exists(Key(info.namespace, info.name))):
             return await self._passed(call)
         headers, admin = await self._passed.headers(call)
@@ -361,9 +361,9 @@ class ServiceCreate:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _kept(self, creation: _Creation) -> aiohttp.ClientResponse:
+    async def _kept(self, creation: _Creation) -> Reply:
         """Wait for a creation, which outlives this wait."""
-        task: asyncio.Task[aiohttp.ClientResponse] = asyncio.create_task(creation)
+        task: asyncio.Task[Reply] = asyncio.create_task(creation)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         try:
@@ -392,12 +392,12 @@ class ServiceCreate:
         )
         try:
             return await _whole(response) if response.status == 201 else None
-        except aiohttp.ClientError as error:
+        except ConnectionError as error:
             raise self._upstream.unreachable() from error
         finally:
             response.close()
 
-    async def _create(self, request: _Request, draft: Draft) -> aiohttp.ClientResponse:
+    async def _create(self, request: _Request, draft: Draft) -> Reply:
         """Create the Service, its copy first.
 
         Raises:
@@ -416,7 +416,7 @@ class ServiceCreate:
             await self._take_back(copy.host)
         return response
 
-    async def _send(self, request: _Request, body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, request: _Request, body: bytes) -> Reply:
         return await self._upstream.send(
             request.info, request.headers, body=body, admin=request.admin
         )
@@ -548,16 +548,16 @@ def _not_asked(draft: Draft, error: Exception) -> _Copy:
     return _Copy()
 
 
-async def _whole(response: aiohttp.ClientResponse) -> bytes | None:
+async def _whole(response: Reply) -> bytes | None:
     body = bytearray()
-    while piece := await response.content.readany():
+    while piece := await response.body.read():
         body += piece
         if len(body) > _MAX_ANSWER:
             return None
     return bytes(body)
 
 
-def _let_go(task: asyncio.Task[aiohttp.ClientResponse]) -> None:
+def _let_go(task: asyncio.Task[Reply]) -> None:
     """Drop an answer that nobody waits for."""
     if task.cancelled():
         return

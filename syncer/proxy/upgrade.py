@@ -13,19 +13,18 @@ Source: RFC 9110 section 7.8; https://kubernetes.io/blog/2024/08/20/websockets-t
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 import httptools
-from aiohttp import web
-from multidict import CIMultiDict
-from yarl import URL
 
+from syncer.http1.client import origin
+from syncer.http1.head import BadHeaderError, head
+from syncer.http1.keepalive import detect
+from syncer.http1.server import Answer, Request, Response, Sent
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
 from syncer.proxy.identity import Header
-from syncer.proxy.keepalive import detect
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.upstream import end_to_end
 
@@ -67,27 +66,6 @@ def wants_upgrade(headers: Iterable[Header]) -> str:
             case "upgrade":
                 protocol = value.strip()
     return protocol if wanted and protocol.lower() in _PROTOCOLS else ""
-
-
-class Spent(web.Response):
-    """What a handler returns when the connection has been used up: there is nothing more to send.
-
-    aiohttp closes a connection after it.
-    """
-
-    def __init__(self, status: int) -> None:
-        """Make it.
-
-        Args:
-            status: for those who count.
-        """
-        super().__init__(status=status)
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Send nothing."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send nothing."""
 
 
 class _Pipe(asyncio.Protocol):
@@ -198,9 +176,7 @@ class _Agreement(_Pipe):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        connection: socket.socket | None = transport.get_extra_info("socket")
-        if connection is not None:
-            detect(connection)
+        detect(transport)
 
     def data_received(self, data: bytes) -> None:
         if self.agreed:
@@ -247,7 +223,7 @@ class _Agreement(_Pipe):
 
 
 async def tunnel(
-    request: web.BaseRequest,
+    request: Request,
     config: ConnectionConfig,
     target: str,
     headers: Iterable[Header],
@@ -255,7 +231,7 @@ async def tunnel(
     *,
     admin: bool,
     translate: Translate | None = None,
-) -> web.StreamResponse:
+) -> Answer:
     """Pass an upgrade on and, when the server agrees, be a pipe until one side closes.
 
     Cancelled, it closes both connections.
@@ -271,13 +247,13 @@ async def tunnel(
             connection.
 
     Returns:
-        :class:`Spent`, or the server's answer when it did not agree.
+        :class:`Sent`, or the server's answer when it did not agree.
 
     Raises:
         RefusalError: no answer came, or the request has a body.
         ConnectionError: the caller is gone.
     """
-    if request.can_read_body:
+    if request.has_body:
         raise RefusalError(400, "a request that upgrades its connection must not have a body")
     fields = (*headers, ("Connection", "Upgrade"), ("Upgrade", protocol))
     try:
@@ -316,13 +292,12 @@ async def _asked(
     fields: Iterable[Header],
 ) -> _Agreement:
     """Send the request over a connection of its own and wait for the head of the answer."""
-    url = URL(config.server)
-    head = _head(method, f"{url.raw_path.rstrip('/')}{target}", url.authority, credentials, fields)
-    server = await _connect(url, config.server_name, credentials)
+    asked = _head(method, config.server, target, credentials, fields)
+    server = await _connect(config.server, config.server_name, credentials)
     try:
         if server.transport is None:
             raise ConnectionResetError
-        server.transport.write(head)
+        server.transport.write(asked)
         async with asyncio.timeout(AGREE_SECONDS):
             await server.answered
         if server.status == 101 and not server.agreed:
@@ -338,16 +313,16 @@ async def _asked(
     return server
 
 
-async def _connect(url: URL, server_name: str, credentials: Credentials) -> _Agreement:
-    tls = credentials.ssl_context
+async def _connect(url: str, server_name: str, credentials: Credentials) -> _Agreement:
+    where, tls = origin(url), credentials.ssl_context
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, protocol = await asyncio.get_running_loop().create_connection(
                 _Agreement,
-                url.host or "",
-                url.port or 443,
+                where.host,
+                where.port,
                 ssl=tls,
-                server_hostname=(server_name or url.host) if tls else None,
+                server_hostname=(server_name or where.host) if tls else None,
             )
     except OSError as error:  # TimeoutError is one
         raise _unreachable() from error
@@ -359,22 +334,19 @@ def _unreachable() -> RefusalError:
 
 
 def _head(
-    method: str,
-    path: str,
-    authority: str,
-    credentials: Credentials,
-    fields: Iterable[Header],
+    method: str, url: str, target: str, credentials: Credentials, fields: Iterable[Header]
 ) -> bytes:
-    lines = [("Host", authority), *fields, *credentials.headers.items()]
+    where = origin(url)
+    lines = [("Host", where.authority), *fields, *credentials.headers.items()]
     if method != "GET":
         lines.append(("Content-Length", "0"))
-    if any(mark in f"{name}{value}" for name, value in lines for mark in "\r\n\0"):
-        raise RefusalError(400, "headers must not have control characters")
-    head = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in lines)]
-    return "\r\n".join([*head, "", ""]).encode()
+    try:
+        return head(f"{method} {where.prefix}{target} HTTP/1.1", lines)
+    except BadHeaderError as error:
+        raise RefusalError(400, str(error)) from None
 
 
-async def _refusal(server: _Agreement, translate: Translate | None) -> web.StreamResponse:
+async def _refusal(server: _Agreement, translate: Translate | None) -> Answer:
     """Give an answer that is no agreement; both connections end with it."""
     try:
         async with asyncio.timeout(AGREE_SECONDS):
@@ -386,38 +358,28 @@ async def _refusal(server: _Agreement, translate: Translate | None) -> web.Strea
     headers, body = list(end_to_end(server.headers)), bytes(server.body)
     if translate is not None:
         headers, body = translate(server.status, headers, body)
-    response = web.Response(status=server.status, headers=CIMultiDict(headers), body=body)
-    response.force_close()
-    return response
+    return Response(server.status, headers, body, close=True)
 
 
-async def _join(
-    request: web.BaseRequest, server: _Agreement, translate: Translate | None
-) -> web.StreamResponse:
+async def _join(request: Request, server: _Agreement, translate: Translate | None) -> Answer:
     """Make one pipe of both connections and wait until it ends."""
-    protocol, transport = request.protocol, request.transport
-    if transport is None or server.transport is None:
-        raise ConnectionResetError("one side is gone")
-    client = _Pipe()
+    if server.transport is None:
+        raise ConnectionResetError("the server is gone")
+    client, request.begun = _Pipe(), True
+    transport, early = request.connection.detach(client)
     client.transport = transport
-    transport.set_protocol(client)  # aiohttp sees no more bytes
-    # What came right behind the head; aiohttp would take it for the next request.
-    early, protocol._message_tail = protocol._message_tail, b""  # noqa: SLF001
-    transport.write(_agreement(server, translate) + server.held)
-    server.peer, client.peer = client, server
-    if early:
-        server.transport.write(early)
-    server.transport.resume_reading()
-    transport.resume_reading()
     try:
+        transport.write(_agreement(server, translate) + server.held)
+        server.peer, client.peer = client, server
+        if early:
+            server.transport.write(early)
+        server.transport.resume_reading()
+        transport.resume_reading()
         await _until_lost(client, server)
     finally:
         client.close()
         server.close()
-        # Else aiohttp would count the connection for ever: it has not seen it end. It also asks
-        # for our own cancellation, which comes too late: nothing is awaited from here on.
-        protocol.connection_lost(None)
-    return Spent(101)
+    return Sent(101)
 
 
 def _agreement(server: _Agreement, translate: Translate | None) -> bytes:
@@ -427,8 +389,7 @@ def _agreement(server: _Agreement, translate: Translate | None) -> bytes:
         headers, _ = translate(101, list(headers), b"")
     agreed = [(name, value) for name, value in server.headers if name.lower() == "upgrade"]
     fields = (("Connection", "Upgrade"), *agreed, *headers)
-    lines = ("HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in fields))
-    return "\r\n".join([*lines, "", ""]).encode()
+    return head("HTTP/1.1 101 Switching Protocols", fields)
 
 
 async def _until_lost(client: _Pipe, server: _Pipe) -> None:

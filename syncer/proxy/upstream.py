@@ -20,23 +20,15 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-import aiohttp
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict
-from yarl import URL
-
-from syncer.kube.client import KEEP_ALIVE_SECONDS
+from syncer.http1.body import Body
+from syncer.http1.client import Pool, Reply, Server
+from syncer.http1.head import BadHeaderError
+from syncer.http1.server import Answer, Request, Response, Sent, UnreadableError
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
 from syncer.proxy.identity import Header
-from syncer.proxy.keepalive import detecting_socket
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
-
-SERVER: Final = "vcluster-syncer"
-"""What answers name as their server where they name none; aiohttp would tell its version."""
-
-CONNECT_SECONDS: Final = 10.0
 
 HEAD_SECONDS: Final = 75.0
 """How long a server may take to begin its answer; API servers give up after 60 s themselves."""
@@ -81,8 +73,7 @@ _HOP_BY_HOP: Final = frozenset(
         "x-real-ip",
     }
 )
-_NETWORK: Final = (aiohttp.ClientError, OSError, ConfigError)
-_AUTOMATIC: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+_NETWORK: Final = (OSError, ConfigError)
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -104,7 +95,7 @@ def end_to_end(headers: Sequence[Header]) -> Iterator[Header]:
             yield header
 
 
-def headers_of(request: web.BaseRequest) -> list[Header]:
+def headers_of(request: Request) -> list[Header]:
     """Give a request's headers as they were written, in order.
 
     Raises:
@@ -128,19 +119,19 @@ class Upstream:
         """
         self._config = config
         self._name = name
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = Pool()
 
     async def send(
         self,
         info: RequestInfo,
         headers: Iterable[Header],
         *,
-        request: web.BaseRequest | None = None,
+        request: Request | None = None,
         body: bytes | None = None,
         target: str = "",
         admin: bool,
         head_seconds: float | None = HEAD_SECONDS,
-    ) -> aiohttp.ClientResponse:
+    ) -> Reply:
         """Send a request and wait for the head of the answer.
 
         Args:
@@ -165,9 +156,9 @@ class Upstream:
                 return await self._answered(info, headers, request, body, target, admin)
         except TimeoutError as error:
             raise RefusalError(504, f"{self._name} did not answer in time") from error
+        except BadHeaderError as error:
+            raise RefusalError(400, str(error)) from None
         except _NETWORK as error:
-            if isinstance(error.__cause__, RefusalError):  # out of the caller's body
-                raise error.__cause__ from error
             if request is not None and info.subresource != "proxy" and _goes_on(request):
                 raise _too_large(MAX_OBJECT) from error  # the server's own refusal got lost
             raise self.unreachable() from error
@@ -176,27 +167,28 @@ class Upstream:
         self,
         info: RequestInfo,
         headers: Iterable[Header],
-        request: web.BaseRequest | None,
+        request: Request | None,
         body: bytes | None,
         target: str,
         admin: bool,
-    ) -> aiohttp.ClientResponse:
+    ) -> Reply:
         """Send a request and, when our own credentials were old, once more."""
-        fields, method, target = CIMultiDict(headers), info.method, target or info.target
-        data = await _body(request, fields) if body is None else body
+        target, fields = target or info.target, list(headers)
+        data = await _body(request) if body is None else body
+        length = request.length if request is not None else None
         credentials = await (self._config.credentials() if admin else self._config.bare())
-        response = await self._exchange(method, target, fields, data, credentials)
-        if response.status != 401 or not admin or not isinstance(data, bytes | None):
-            return response
+        reply = await self._exchange(info.method, target, fields, data, length, credentials)
+        if reply.status != 401 or not admin or not isinstance(data, bytes | None):
+            return reply
         try:
             fresh = await self._config.refresh(credentials)
         except BaseException:
-            response.close()
+            reply.close()
             raise
         if fresh == credentials:
-            return response
-        response.close()
-        return await self._exchange(method, target, fields, data, fresh)
+            return reply
+        reply.close()
+        return await self._exchange(info.method, target, fields, data, length, fresh)
 
     def unreachable(self) -> RefusalError:
         """Say that the server can't be reached, without saying where it is."""
@@ -209,67 +201,39 @@ class Upstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._pool.close()
 
     async def _exchange(
         self,
         method: str,
         target: str,
-        headers: CIMultiDict[str],
+        headers: list[Header],
         data: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
         credentials: Credentials,
-    ) -> aiohttp.ClientResponse:
-        if credentials.headers:
-            headers = headers.copy()
-            headers.update(credentials.headers)
-        return await self._opened().request(
-            method,
-            URL(f"{self._config.server}{target}", encoded=True),
-            data=data,
-            headers=headers,
-            allow_redirects=False,
-            ssl=credentials.ssl_context or True,
-            server_hostname=self._config.server_name or None,
-        )
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, socket_factory=detecting_socket
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_AUTOMATIC,
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                max_line_size=64 * 1024,
-                max_field_size=64 * 1024,
-                read_bufsize=64 * 1024,
-            )
-        return self._session
+    ) -> Reply:
+        if ours := {name.lower() for name in credentials.headers}:
+            headers = [each for each in headers if each[0].lower() not in ours]
+            headers += credentials.headers.items()
+        server = Server(self._config.server, credentials.ssl_context, self._config.server_name)
+        return await self._pool.request(server, method, target, headers, data, length=length)
 
 
-async def _body(
-    request: web.BaseRequest | None, headers: CIMultiDict[str]
-) -> bytes | AsyncIterator[bytes] | None:
+async def _body(request: Request | None) -> bytes | AsyncIterator[bytes] | None:
     """Give a request's body: small ones whole, others in pieces; none when there is none."""
     if request is None:
         return None
-    if not request.can_read_body:
+    if not request.has_body:
         return b"" if request.method in ("POST", "PUT", "PATCH") else None
-    length = request.content_length
-    if length is None:
-        return _pieces(request, MAX_BODY)
-    if length > MAX_BODY:
-        raise _too_large(MAX_BODY)
-    if length <= _SMALL:
-        return await read_body(request, _SMALL)
-    headers["Content-Length"] = str(length)
+    if request.length is not None:
+        if request.length > MAX_BODY:
+            raise _too_large(MAX_BODY)
+        if request.length <= _SMALL:
+            return await read_body(request, _SMALL)
     return _pieces(request, MAX_BODY)
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """Read a request's body whole.
 
     Args:
@@ -282,17 +246,17 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     return b"".join([piece async for piece in _pieces(request, limit)])
 
 
-async def _pieces(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
+async def _pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Give a request's body as it comes."""
-    if "100-continue" in request.headers.get("Expect", "").lower() and request.transport:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     left = limit
     while True:
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                piece = await request.content.readany()
+                piece = await request.read()
         except TimeoutError:
             raise RefusalError(408, "the request's body did not come in time") from None
+        except UnreadableError as error:
+            raise RefusalError(error.status, "the request's body can't be read") from None
         if not piece:
             return
         left -= len(piece)
@@ -301,10 +265,9 @@ async def _pieces(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _goes_on(request: web.BaseRequest) -> bool:
+def _goes_on(request: Request) -> bool:
     """Say whether a body is longer than an object may be, and not at its end."""
-    content = request.content
-    return content.total_bytes > MAX_OBJECT and not content.at_eof()
+    return request.body.received > MAX_OBJECT and not request.body.ended
 
 
 def _too_large(limit: int) -> RefusalError:
@@ -315,18 +278,18 @@ def _too_large(limit: int) -> RefusalError:
 
 
 async def relay(
-    request: web.BaseRequest,
-    response: aiohttp.ClientResponse,
+    request: Request,
+    reply: Reply,
     headers: Iterable[Header],
     feed: Callable[[bytes], bytes] | None = None,
-) -> web.StreamResponse:
+) -> Answer:
     """Stream an answer to the caller, as fast as the caller reads.
 
     Cancelled, which happens when the caller goes away, it closes the server's connection.
 
     Args:
         request: the caller's.
-        response: the server's answer; read to its end, or closed.
+        reply: the server's answer; read to its end, or closed.
         headers: what the caller gets of its headers.
         feed: rewrites the body piece by piece; called with ``b""`` at its end.
 
@@ -335,80 +298,75 @@ async def relay(
         ConnectionError: one of both ends broke off; the caller's connection is closed.
     """
     try:
-        if response.status < 200:
+        if reply.status < 200:
             raise RefusalError(503, "the server changed the protocol unasked")
-        return await _relayed(request, response, CIMultiDict(headers), feed)
-    except aiohttp.ClientError as error:
-        if request.transport is not None:
-            request.transport.abort()
-        raise ConnectionResetError("the answer broke off") from error
+        return await _relayed(request, reply, list(headers), feed)
+    except ConnectionError:
+        request.abort()
+        raise
     finally:
-        response.close()
+        reply.close()
 
 
 async def _relayed(
-    request: web.BaseRequest,
-    response: aiohttp.ClientResponse,
-    fields: CIMultiDict[str],
+    request: Request,
+    reply: Reply,
+    fields: list[Header],
     feed: Callable[[bytes], bytes] | None,
-) -> web.StreamResponse:
-    length = response.content_length if feed is None else None
-    small = length is not None and length <= _SMALL
-    # In chunks, as API servers write all lists, a short answer is here as soon as its head is.
-    here = feed is None and response.content.is_eof()
-    if (small or here) and request.method != "HEAD":
-        body = await response.read()
-        whole = web.Response(status=response.status, headers=fields, body=body)
-        if length is None and request.version >= HttpVersion11:
-            whole.enable_chunked_encoding()
-        return whole
-    fields.setdefault("Server", SERVER)
-    answer = web.StreamResponse(status=response.status, headers=fields)
-    if length is not None:
-        answer.content_length = length
-    await answer.prepare(request)
+) -> Answer:
+    body, status, length = reply.body, reply.status, reply.length
+    if feed is None and request.method != "HEAD":
+        if length is not None and length <= _SMALL and not body.ended:
+            return Response(status, fields, await _all(body))
+        if body.whole:  # a short answer is here as soon as its head is
+            return Response(status, fields, body.take())
+    writer = request.begin(status, fields, length if feed is None else None)
     if request.method == "HEAD":  # whatever was asked of the server: a body would be taken for
-        await answer.write_eof()  # the beginning of the next answer
-        return answer
-    while piece := await response.content.read(_SMALL):  # all there is may be a lot
-        if piece := piece if feed is None else feed(piece):
-            await answer.write(piece)
-    if feed is not None and (rest := feed(b"")):
-        await answer.write(rest)
-    await answer.write_eof()
-    return answer
+        writer.end()  # the beginning of the next answer
+        return Sent(status)
+    piece = body.take()
+    while True:
+        await writer.write(piece if feed is None or not piece else feed(piece))
+        if not (piece := await body.read()):
+            break
+    if feed is not None:
+        await writer.write(feed(b""))
+    writer.end()
+    return Sent(status)
 
 
-async def read_answer(response: aiohttp.ClientResponse, limit: int, seconds: float) -> bytes:
+async def _all(body: Body) -> bytes:
+    pieces = []
+    while piece := await body.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def read_answer(reply: Reply, limit: int, seconds: float) -> bytes:
     """Read an answer's body, or the beginning of a longer one; the answer is closed afterwards.
 
     Args:
-        response: the server's answer.
-        limit: bytes that are read at most.
+        reply: the server's answer.
+        limit: bytes that are given at most.
         seconds: how long it may take.
 
     Raises:
         TimeoutError: it took longer.
-        aiohttp.ClientError: it broke off.
+        ConnectionError: it broke off.
     """
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            while piece := await response.content.read(limit - len(body)):
+            while len(body) < limit and (piece := await reply.body.read()):
                 body += piece
     finally:
-        response.close()
-    return bytes(body)
+        reply.close()
+    return bytes(body[:limit])
 
 
-def answer_headers(response: aiohttp.ClientResponse) -> Iterator[Header]:
+def answer_headers(reply: Reply) -> Iterator[Header]:
     """Give the headers of an answer that go back to the caller."""
-    return end_to_end(
-        [
-            (name.decode("latin-1"), _printable(value.decode(errors="replace")))
-            for name, value in response.raw_headers
-        ]
-    )
+    return end_to_end([(name, _printable(value)) for name, value in reply.headers])
 
 
 def _printable(value: str) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from aiohttp import web
-
+from syncer.http1.server import Answer
 from syncer.proxy.authenticate import without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
@@ -37,7 +36,7 @@ class ToVirtual:
         self._upstream = upstream
         self._authorizer = authorizer
 
-    async def __call__(self, call: Call) -> web.StreamResponse:
+    async def __call__(self, call: Call) -> Answer:
         """Answer a request with what the virtual API server says.
 
         Raises:
@@ -70,7 +69,7 @@ class ToVirtual:
             sent = list(without_tokens(sent))
         return [*sent, *impersonation(user)], True
 
-    async def health(self, call: Call) -> web.StreamResponse:
+    async def health(self, call: Call) -> Answer:
         """Say how the virtual API server is, to whoever asks: probes have no credentials.
 
         Raises:

@@ -3,8 +3,8 @@ r"""Raw ends of a connection, for tests of what goes over the wire.
     async with backend(script) as server, front(handler) as address:
         answer = await ask(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 
-A back end is a script that reads and writes bytes; a front is aiohttp's server as the endpoint uses
-it, over plain TCP; a caller writes bytes and reads them. Nothing here decodes anything but heads.
+A back end is a script that reads and writes bytes; a front is the endpoint's server over plain TCP;
+a caller writes bytes and reads them. Nothing here decodes anything but heads.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from typing import Any, cast
 
 import pytest
 import uvloop
-from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from syncer.http1.server import Answer, Handler, Request
 from syncer.kube.access import Access, load_key_pair
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.proxy import endpoint
-from syncer.proxy import listener as listener_module
-from syncer.proxy.listener import Handler, Listener
+from syncer.proxy.listener import Listener
 from syncer.proxy.refusal import RefusalError
 from syncer.settings import Address
 
@@ -244,20 +243,20 @@ async def backend(script: Script) -> AsyncIterator[Backend]:
 async def front(handler: Handler, *, most: int = 100) -> AsyncIterator[Address]:
     """Listen as the endpoint does, but over plain TCP; a refusal becomes its Status."""
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: Request) -> Answer:
         try:
             return await handler(request)
         except RefusalError as refusal:
             return endpoint._refused(refusal, request)
 
     listener = Listener(most=most)
-    server = listener_module._Server(listener, answer)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: listener.connect(answer), "127.0.0.1", 0)
     try:
         yield Address("127.0.0.1", listening.sockets[0].getsockname()[1])
     finally:
         listening.close()
-        await server.shutdown(0.1)
+        await listener.close(0.1)
         await eventually(lambda: not listener.connections)
 
 

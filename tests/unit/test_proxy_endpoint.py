@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
+from syncer.http1.server import Answer, Response
 from syncer.proxy import endpoint as module
 from syncer.proxy.call import Call
 from syncer.proxy.endpoint import Endpoint, Handler
@@ -92,9 +92,9 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Serve these handlers; by default, everything is answered with a word."""
 
-    async def hello(call: Call) -> web.StreamResponse:
+    async def hello(call: Call) -> Answer:
         made.calls.append(call)
-        return web.Response(text="hello")
+        return Response(200, body=b"hello")
 
     server, client = tls_pair()
     options = {"bind_address": "127.0.0.1", "port": "0", **settings}
@@ -261,10 +261,10 @@ async def test_users_are_held_to_their_limits(target: str, rest: bytes, stream: 
     """Short requests and streams are counted apart, and counted no more once they end."""
     going, begun = asyncio.Event(), asyncio.Semaphore(0)
 
-    async def wait(_call: Call) -> web.Response:
+    async def wait(_call: Call) -> Response:
         begun.release()
         await going.wait()
-        return web.Response()
+        return Response(200)
 
     limit = {"proxy_max_streams_per_user" if stream else "proxy_max_requests_per_user": "1"}
     request = get(target)[:-2] + rest + b"\r\n"
@@ -287,7 +287,7 @@ async def test_who_leaves_is_counted_no_more() -> None:
     """And told of: status 0, for nobody heard an answer."""
     begun = asyncio.Event()
 
-    async def endless(_call: Call) -> web.Response:
+    async def endless(_call: Call) -> Response:
         begun.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -319,9 +319,9 @@ async def test_what_is_no_stream_has_its_time(
     """Whoever it is that is slow: a server, or the caller."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
 
-    async def slow(_call: Call) -> web.Response:
+    async def slow(_call: Call) -> Response:
         await asyncio.sleep(0.15)
-        return web.Response()
+        return Response(200)
 
     async with serving(dict.fromkeys(Route, slow)) as served, served.connected() as end:
         await end.say(get(target)[:-2] + rest + b"\r\n")
@@ -333,9 +333,9 @@ async def test_a_kubelets_log_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked at a node's address may be followed for ever."""
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
 
-    async def slow(_call: Call) -> web.Response:
+    async def slow(_call: Call) -> Response:
         await asyncio.sleep(0.15)
-        return web.Response()
+        return Response(200)
 
     async with serving({Route.KUBELET: slow}, node="n1") as served:
         assert await served.status(get("/containerLogs/a/b/c?follow=true")) == 200
@@ -344,13 +344,9 @@ async def test_a_kubelets_log_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- what goes wrong -----------------------------------------------------------------------------
 
 
-async def begun_answer(call: Call) -> web.StreamResponse:
+async def begun_answer(call: Call) -> None:
     """Begin an answer that is never ended here."""
-    response = web.StreamResponse()
-    response.enable_chunked_encoding()
-    await response.prepare(call.request)
-    await response.write(b"half")
-    return response
+    await call.request.begin(200, ()).write(b"half")
 
 
 @pytest.mark.parametrize(
@@ -361,7 +357,7 @@ async def begun_answer(call: Call) -> web.StreamResponse:
 async def test_a_handler_that_fails_is_told(error: Exception, code: int) -> None:
     """With a Status that has none of the error's own words, and the next request is answered."""
 
-    async def failing(_call: Call) -> web.Response:
+    async def failing(_call: Call) -> Response:
         raise error
 
     with capture_logs() as logs:
@@ -381,7 +377,7 @@ async def test_a_handler_that_fails_is_told(error: Exception, code: int) -> None
 async def test_an_answer_that_has_begun_is_broken_off(error: Exception) -> None:
     """No second answer is written into the first, and it is not ended as if it were whole."""
 
-    async def failing(call: Call) -> web.StreamResponse:
+    async def failing(call: Call) -> Answer:
         await begun_answer(call)
         raise error
 
@@ -398,7 +394,7 @@ async def test_an_answer_that_has_begun_is_broken_off(error: Exception) -> None:
 async def test_a_connection_that_broke_is_told(begun: bool) -> None:
     """Status 0: there was nobody to answer, or nothing to answer with."""
 
-    async def broken(call: Call) -> web.Response:
+    async def broken(call: Call) -> Response:
         if begun:
             await begun_answer(call)
         raise ConnectionResetError
@@ -416,8 +412,8 @@ async def test_a_connection_that_broke_is_told(begun: bool) -> None:
 async def test_answers_do_not_tell_what_they_are_made_with() -> None:
     """Neither short ones nor streams, nor refusals; a workload's own word stays."""
 
-    async def named(_call: Call) -> web.Response:
-        return web.Response(headers={"Server": "nginx"})
+    async def named(_call: Call) -> Response:
+        return Response(200, [("Server", "nginx")])
 
     async with serving({Route.PASS: named, Route.HEALTH: named}) as served:
         assert b"Server: nginx\r\n" in await served.ask(get("/version"))

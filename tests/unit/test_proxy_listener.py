@@ -10,24 +10,27 @@ from contextlib import AsyncExitStack, suppress
 from typing import cast
 
 import pytest
-from aiohttp import web
 
+from syncer.http1 import server as module
+from syncer.http1.client import Pool, Server
+from syncer.http1.server import MAX_FIELD, MAX_HEAD, Request, Response, UnreadableError
 from syncer.kube.errors import ConfigError
-from syncer.proxy import listener as module
-from syncer.proxy.keepalive import detecting_socket
-from syncer.proxy.listener import MAX_FIELD, MAX_HEAD, Listener
+from syncer.proxy.listener import Listener
 from syncer.settings import Address
 from tests.unit.proxy_wire import GET, ask, caller, closing, front, on_both_loops, tls_pair
 
 
-async def hello(request: web.BaseRequest) -> web.Response:
+async def hello(request: Request) -> Response:
     """Answer with what was read."""
-    return web.Response(text=f"{request.method} {request.raw_path}")
+    return Response(200, body=f"{request.method} {request.target}".encode())
 
 
-async def echo(request: web.BaseRequest) -> web.Response:
+async def echo(request: Request) -> Response:
     """Answer with the body."""
-    return web.Response(body=await request.read())
+    body = b""
+    while piece := await request.read():
+        body += piece
+    return Response(200, body=body)
 
 
 # -- what is read --------------------------------------------------------------------------------
@@ -92,11 +95,10 @@ async def test_a_body_that_is_none_is_no_request_either(end: bytes) -> None:
     """Chunks that can't be read end the connection, and are never taken for a request."""
     request = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-    async def whole(request: web.BaseRequest) -> web.Response:
-        try:
+    async def whole(request: Request) -> Response:
+        with pytest.raises(UnreadableError):
             return await echo(request)
-        except Exception:  # noqa: BLE001 - whatever aiohttp raises
-            raise ConnectionResetError from None
+        raise ConnectionResetError
 
     async with front(whole) as address, caller(address) as there:
         await there.say(request + end + GET)
@@ -120,7 +122,7 @@ async def test_a_body_that_is_none_is_no_request_either(end: bytes) -> None:
             id="an oversized header",
         ),
         pytest.param(
-            GET.replace(b"\r\n\r\n", b"\r\nA: b" * 200 + b"\r\n\r\n"), b"400", id="too many headers"
+            GET.replace(b"\r\n\r\n", b"\r\nA: b" * 200 + b"\r\n\r\n"), b"431", id="too many headers"
         ),
     ],
 )
@@ -141,7 +143,7 @@ async def test_a_head_has_a_limit_in_all() -> None:
         for _ in range(MAX_HEAD // len(line) + 2):
             end.writer.write(line)
             await asyncio.sleep(0)
-        assert await end.gone() == b""
+        assert (await end.gone()).startswith(b"HTTP/1.1 431 ")
 
 
 # -- one after the other -------------------------------------------------------------------------
@@ -213,7 +215,7 @@ async def test_the_clock_stops_with_the_head(monkeypatch: pytest.MonkeyPatch) ->
     """An answer may take its time, and so may the next request."""
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
 
-    async def slow(request: web.BaseRequest) -> web.Response:
+    async def slow(request: Request) -> Response:
         await asyncio.sleep(0.15)
         return await hello(request)
 
@@ -246,7 +248,7 @@ async def test_who_leaves_takes_the_request_along(how: str) -> None:
     """The handler is cancelled, with what it holds."""
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def endless(_: web.BaseRequest) -> web.Response:
+    async def endless(_: Request) -> Response:
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -280,13 +282,17 @@ async def test_there_are_only_so_many() -> None:
             await four.until(b"GET /")
 
 
-def test_connections_are_counted() -> None:
+@on_both_loops
+async def test_connections_are_counted() -> None:
     """Those that are there, and those that were turned away."""
     listener = Listener(most=1)
-    assert [listener.admit(), listener.admit()] == [True, False]
+    one, two = listener.connect(hello), listener.connect(hello)
+    assert [listener.admit(one), listener.admit(two)] == [True, False]
     assert (listener.connections, listener.turned_away) == (1, 1)
-    listener.leave()
-    assert listener.admit()
+    listener.leave(two)
+    assert listener.connections == 1
+    listener.leave(one)
+    assert listener.admit(two)
 
 
 # -- listening -----------------------------------------------------------------------------------
@@ -312,9 +318,9 @@ async def test_a_stop_lets_short_requests_end() -> None:
     server, client = tls_pair()
     begun = asyncio.Semaphore(0)
 
-    async def slow(request: web.BaseRequest) -> web.Response:
+    async def slow(request: Request) -> Response:
         begun.release()
-        await asyncio.sleep(60 if "endless" in request.raw_path else 0.1)
+        await asyncio.sleep(60 if "endless" in request.target else 0.1)
         return await hello(request)
 
     async with AsyncExitStack() as stack:
@@ -339,15 +345,19 @@ async def test_dead_peers_are_found() -> None:
     """TCP looks after silent connections, the caller's and the servers'."""
     found = []
 
-    async def look(request: web.BaseRequest) -> web.Response:
-        assert request.transport is not None
-        connection: socket.socket = request.transport.get_extra_info("socket")
+    def look(transport: asyncio.BaseTransport | None) -> None:
+        assert transport is not None
+        connection: socket.socket = transport.get_extra_info("socket")
         found.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    async def handler(request: Request) -> Response:
+        look(request.connection.transport)
         return await hello(request)
 
-    async with front(look) as address:
-        await ask(address, closing(GET))
-    made = detecting_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
-    with made:
-        found.append(made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+    async with front(handler) as address:
+        pool = Pool()
+        reply = await pool.request(Server(f"http://{address}"), "GET", "/", ())
+        look(reply._connection._transport)
+        assert await reply.body.read() == b"GET /"
+        await pool.close()
     assert found == [1, 1]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import web
 
+from syncer.http1.server import Response
 from syncer.kube.access import Access
 from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig
@@ -46,13 +47,11 @@ class Nothing(Everything):
         raise RefusalError(403, "no")
 
 
-class Request:
+@dataclass
+class Asked:
     """What is looked at of a request."""
 
-    def __init__(self, method: str = "GET", accept: str = "") -> None:
-        """Make one."""
-        self.method = method
-        self.headers = {"Accept": accept} if accept else {}
+    method: str
 
 
 async def told(
@@ -63,14 +62,15 @@ async def told(
     host = Client(nowhere)
     lookup = StoreLookup(Names("t", "host-1"), {}, lambda: ["n1"])
     api = MetricsApi(cast("Any", who or Everything()), host, Names("t", "host-1"), lookup)
-    call = Call(cast("web.BaseRequest", Request(method, accept)), read(method, path), Caller())
+    headers = [("Accept", accept)] if accept else []
+    call = Call(cast("Any", Asked(method)), read(method, path), Caller(), headers)
     try:
         response = await api(call)
     finally:
         await host.close()
-    assert isinstance(response, web.Response)
-    assert response.content_type == "application/json"
-    return orjson.loads(cast("bytes", response.body))
+    assert isinstance(response, Response)
+    assert ("Content-Type", "application/json") in response.headers
+    return orjson.loads(response.body)
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import web
 
 from syncer import ownership
+from syncer.http1.server import Answer, Request, Response
 from syncer.kube.store import Store
 from syncer.naming import Names
 from syncer.proxy import kubelet_paths
@@ -67,14 +67,14 @@ class Streams:
     async def read_log(self, _call: Call, key: Key, parameters: list[tuple[str, str]]) -> object:
         """Remember a log."""
         self.asked.append(("log", key, parameters))
-        return web.Response()
+        return Response(200)
 
     async def open_stream(
         self, _call: Call, key: Key, subresource: str, parameters: list[tuple[str, str]]
     ) -> object:
         """Remember a stream."""
         self.asked.append((subresource, key, parameters))
-        return web.Response()
+        return Response(200)
 
 
 def kubelets(
@@ -101,8 +101,8 @@ async def served(
     """Serve a path of a node's kubelet; give the decoded body."""
     asked = kubelet_paths.read(method, path, query)
     response = await found._serve(call(method), node, asked)
-    assert isinstance(response, web.Response)
-    body = cast("bytes", response.body or b"")
+    assert isinstance(response, Response)
+    body = response.body
     with suppress(orjson.JSONDecodeError):
         return orjson.loads(body)
     return body.decode()
@@ -260,7 +260,7 @@ async def asked_for(answer: bytes, path: str, *, hangs: bool = False) -> bytes:
         upstream = Upstream(server.config, name="the host")
         found, _ = kubelets(pod("web", "n1"), pages=OnePage(upstream))
 
-        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        async def handler(request: Request) -> Answer:
             made = Call(request, read("GET", path), Caller())
             asked = kubelet_paths.read("GET", path, "")
             assert isinstance(asked, Asked)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 
+from syncer.http1.server import Answer, Request
 from syncer.proxy import upgrade as module
 from syncer.proxy.identity import Header
 from syncer.proxy.upgrade import tunnel, wants_upgrade
@@ -47,12 +47,12 @@ class Tunnels:
         self.options = {"admin": False, **options}
         self.done: list[int] = []
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Answer:
         """Pass an upgrade on."""
         headers = headers_of(request)
         sent = [h for h in headers if h[0].startswith("Sec-")]
         response = await tunnel(
-            request, self.config, request.raw_path, sent, wants_upgrade(headers), **self.options
+            request, self.config, request.target, sent, wants_upgrade(headers), **self.options
         )
         self.done.append(response.status)
         return response
@@ -632,7 +632,7 @@ async def test_no_header_breaks_the_head() -> None:
     """A line break in what is to be sent is refused; no second header comes of it."""
     async with backend(echo) as server:
 
-        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        async def handler(request: Request) -> Answer:
             return await tunnel(
                 request, server.config, "/", [("A", "b\r\nC: d")], "websocket", admin=False
             )

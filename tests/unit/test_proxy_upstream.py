@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer.http1.server import Answer, Handler, Request, Response
 from syncer.proxy import upstream as module
 from syncer.proxy.identity import Header
-from syncer.proxy.listener import Handler
 from syncer.proxy.request import read
 from syncer.proxy.upstream import (
     Upstream,
@@ -51,10 +50,10 @@ class Passing:
         self.options = {"admin": False, "head_seconds": 3.0, **options}
         self.feed: Callable[[bytes], bytes] | None = None
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> Answer:
         """Pass a request on."""
         response = await self.upstream.send(
-            read(request.method, request.raw_path),
+            read(request.method, request.target),
             end_to_end(headers_of(request)),
             request=request,
             **self.options,
@@ -726,9 +725,9 @@ async def test_a_body_is_read_whole() -> None:
     """For those who must look into it, up to a limit."""
     bodies = []
 
-    async def handler(request: web.BaseRequest) -> web.Response:
+    async def handler(request: Request) -> Response:
         bodies.append(await read_body(request, 10))
-        return web.Response()
+        return Response(200)
 
     async with front(handler) as address:
         for size, code in ((10, 200), (11, 413)):
@@ -796,10 +795,10 @@ async def test_an_answer_is_read_up_to_a_limit() -> None:
     """In time, and its connection is closed when there is more."""
     got: list[bytes] = []
 
-    async def handler(request: web.BaseRequest) -> web.Response:
+    async def handler(request: Request) -> Response:
         response = await upstream.send(read("GET", "/"), (), admin=False)
         got.append(await read_answer(response, 1000, 3.0))
-        return web.Response()
+        return Response(200)
 
     answers = always(OK + b"Content-Length: 200000\r\n\r\n" + LARGE)
     async with backend(answers) as server, front(handler) as address:

@@ -1,0 +1,100 @@
+"""The body of a message as it comes in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+HIGH: Final = 64 * 1024
+"""Bytes that may wait for their reader before no more are taken."""
+
+
+class Valve(Protocol):
+    """What bytes come through; holds and releases are counted."""
+
+    def hold(self) -> None:
+        """Take no more bytes."""
+
+    def release(self) -> None:
+        """Take bytes again."""
+
+
+class Body:
+    """Bytes between a connection, which feeds them, and one reader.
+
+    Attributes:
+        received: bytes that have come.
+        ended: whether no more will.
+    """
+
+    __slots__ = ("_error", "_held", "_pieces", "_valve", "_waiting", "_waits", "ended", "received")
+
+    def __init__(self, valve: Valve) -> None:
+        """Make it, with nothing in it yet.
+
+        Args:
+            valve: held while the reader is behind.
+        """
+        self._valve = valve
+        self._pieces: list[bytes] = []
+        self._waits = 0  # bytes in pieces
+        self._held = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self.received = 0
+        self.ended = False
+
+    def feed(self, piece: bytes) -> None:
+        """Add bytes."""
+        self._pieces.append(piece)
+        self._waits += len(piece)
+        self.received += len(piece)
+        if self._waits > HIGH and not self._held:
+            self._held = True
+            self._valve.hold()
+        self._wake()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Say that nothing more comes; later ends count for nothing.
+
+        Args:
+            error: for the reader, once it has read what came before.
+        """
+        if not self.ended:
+            self.ended, self._error = True, error
+            self._wake()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is here."""
+        return self.ended and self._error is None
+
+    def take(self) -> bytes:
+        """Give what is here, without waiting."""
+        pieces = self._pieces
+        taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._waits = 0
+        if self._held:
+            self._held = False
+            self._valve.release()
+        return taken
+
+    async def read(self) -> bytes:
+        """Give what is here, or wait for the next piece; ``b""`` at the end.
+
+        Raises:
+            Exception: what :meth:`end` was given.
+        """
+        while not self._pieces:
+            if self.ended:
+                if self._error is not None:
+                    raise self._error
+                return b""
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self.take()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)

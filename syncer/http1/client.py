@@ -1,0 +1,454 @@
+"""The client's side: sends requests and reads their answers, over connections that are kept.
+
+A connection is for one request at a time and kept when its answer came to an end; there is one
+pool for each server and SSL context. No redirect is followed, nothing is decoded.
+
+Invariants:
+* who does not read an answer stops the server;
+* what was cancelled, or broke off, or came with more than was asked for, is not used again;
+* a request is sent a second time only if it is idempotent and the connection, kept from before,
+  was closed before a byte of an answer.
+
+Source: RFC 9112; RFC 9110 section 9.2.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from syncer.http1.body import Body
+from syncer.http1.head import Header, head
+from syncer.http1.keepalive import detect
+
+CONNECT_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 60.0
+"""How long a connection is kept unused; kube-apiserver closes them after 90 s."""
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of an answer's line and headers."""
+
+_LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
+_IN_CHUNKS: Final[Header] = ("Transfer-Encoding", "chunked")
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+
+class NoAnswerError(ConnectionError):
+    """The server closed the connection without an answer."""
+
+
+class Origin(NamedTuple):
+    """Where a server is.
+
+    Attributes:
+        host: name or address.
+        port: TCP.
+        authority: for the ``Host`` header.
+        prefix: path before all others, without a slash at its end.
+        secure: whether it is asked over TLS.
+    """
+
+    host: str
+    port: int
+    authority: str
+    prefix: str
+    secure: bool
+
+
+@lru_cache(maxsize=64)
+def origin(url: str) -> Origin:
+    """Read where a server is.
+
+    Args:
+        url: with scheme and host, maybe port and path.
+    """
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    return Origin(parts.hostname or "", port, parts.netloc, parts.path.rstrip("/"), secure)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server, and how it is connected to.
+
+    Attributes:
+        url: with scheme and host, maybe port and path.
+        tls: for connections to a URL that wants it; ``None``: whom the system trusts.
+        name: that its certificate must have, ``""``: its host's.
+    """
+
+    url: str
+    tls: ssl.SSLContext | None = None
+    name: str = ""
+
+
+class Reply:
+    """A server's answer; its body may still be coming.
+
+    Attributes:
+        status: HTTP status.
+        headers: in order; names as Latin-1, values as UTF-8 with what is none replaced.
+        body: as it comes.
+        length: of the body in bytes, if the server said so.
+    """
+
+    def __init__(self, connection: _Connection, status: int, headers: list[Header]) -> None:
+        """Make it, with nothing of its body."""
+        self.status = status
+        self.headers = headers
+        self.body = Body(connection)
+        length = self.header("content-length")
+        self.length = int(length) if length.isascii() and length.isdigit() else None
+        self._connection = connection
+
+    def header(self, name: str) -> str:
+        """Give a header's value, ``""`` when there is none.
+
+        Args:
+            name: in lower case.
+        """
+        return next((value for key, value in self.headers if key.lower() == name), "")
+
+    @property
+    def content_type(self) -> str:
+        """Media type of the body, in lower case, without parameters."""
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+    def close(self) -> None:
+        """Have no more of it; its connection is lost unless the answer is at its end."""
+        self._connection.leave(self)
+
+
+class _Connection(asyncio.Protocol):
+    """A connection to a server."""
+
+    def __init__(self, pool: Pool, server: Server) -> None:
+        self.server = server
+        self.idle_since = 0.0
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = self._new_parser()
+        self._headers: list[Header] = []
+        self._seen = 0  # bytes of the answer
+        self._size = 0  # bytes of its headers
+        self._method = ""
+        self._answer: asyncio.Future[Reply] | None = None
+        self._reply: Reply | None = None
+        self._ends = True  # the answer has an end of its own, before its connection's
+        self._lasts = True  # the server keeps the connection
+        self._sending: asyncio.Task[None] | None = None
+        self._full: asyncio.Future[None] | None = None
+        self._holds = 0
+
+    async def exchange(
+        self, method: str, data: bytes, body: AsyncIterator[bytes] | None, *, chunked: bool
+    ) -> Reply:
+        """Send a request and wait for the head of its answer.
+
+        Args:
+            method: HTTP method.
+            data: the head, and the body if it is short.
+            body: the rest of it.
+            chunked: whether that goes in chunks.
+
+        Raises:
+            NoAnswerError: there was none.
+            OSError: it can't be read.
+            Exception: what ``body`` raised.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise NoAnswerError("the server closed the connection")
+        self._method, self._headers, self._ends = method, [], True
+        self._seen = self._size = 0
+        self._answer = self._loop.create_future()
+        transport.write(data)
+        if body is not None:
+            self._sending = self._loop.create_task(self._send(body, chunked=chunked))
+        try:
+            return await self._answer
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._answer = None
+
+    def leave(self, reply: Reply) -> None:
+        """Have no more of an answer."""
+        if self._reply is reply:
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection."""
+        self._pool.forget(self)
+        if self._sending is not None:
+            self._sending.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- called by the transport -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
+        detect(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None and self._reply is None:
+            self.abort()  # nothing was asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.abort()  # nobody asked for that either
+        except httptools.HttpParserError as error:
+            self._fail(ConnectionError(f"not an HTTP answer: {error}"))
+            self.abort()
+        else:
+            self._seen += len(data)
+            if self._answer is not None and not self._answer.done() and self._seen > MAX_HEAD:
+                self._fail(ConnectionError("the head of the answer is too long"))
+
+    def pause_writing(self) -> None:
+        self._full = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._full is not None and not self._full.done():
+            self._full.set_result(None)
+        self._full = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._pool.forget(self)
+        self.resume_writing()
+        if self._reply is not None and exc is None and not self._ends:
+            self._complete(self._reply)
+        elif self._seen:
+            self._fail(ConnectionResetError("the answer broke off"))
+        else:
+            self._fail(NoAnswerError("the server closed the connection"))
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        # Servers behind other servers let control characters in, which are for others to clean.
+        parser.set_dangerous_leniencies(lenient_headers=True)
+        return parser
+
+    # -- called by the parser --------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._answer is None or self._answer.done():
+            self.abort()  # more than was asked for
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reply is None:  # those behind a body are nobody's
+            self._size += len(name) + len(value) + 4
+            if self._size > MAX_HEAD:
+                raise ConnectionError("the head of the answer is too long")
+            self._headers.append((name.decode("latin-1"), value.decode(errors="replace")))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._headers = []
+            return
+        if self._answer is None or self._answer.done():
+            return  # of no request; the connection ends
+        reply = self._reply = Reply(self, status, self._headers)
+        names = {name.lower() for name, _ in self._headers}
+        self._ends = status in (204, 304) or not names.isdisjoint(_LENGTHS)
+        self._lasts = self._parser.should_keep_alive()
+        self._answer.set_result(reply)
+        if self._method == "HEAD":
+            # The parser would wait for the body that the headers speak of.
+            self._parser = self._new_parser()
+            self._ends = True
+            self._lasts = "close" not in reply.header("connection").lower()
+            self._complete(reply)
+
+    def on_body(self, body: bytes) -> None:
+        if self._reply is not None and body:
+            self._reply.body.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self._reply is not None and self._reply.status >= 200:
+            self._complete(self._reply)
+
+    # -- the answer ------------------------------------------------------------------------
+
+    def _complete(self, reply: Reply) -> None:
+        """End an answer; keep the connection if it can be used again."""
+        self._reply = None
+        reply.body.end()
+        sent = self._sending is None or self._sending.done()
+        if sent and self._ends and self._lasts and self._transport is not None:
+            self._sending = None
+            self._pool.keep(self)
+        else:
+            self.abort()
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+        if self._reply is not None:
+            self._reply.body.end(error)
+            self._reply = None
+
+    # -- the request -----------------------------------------------------------------------
+
+    async def _send(self, body: AsyncIterator[bytes], *, chunked: bool) -> None:
+        """Send a body, while the answer may be on its way already."""
+        try:
+            async for piece in body:
+                self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                if self._full is not None:
+                    await self._full
+            if chunked:
+                self._write(b"0\r\n\r\n")
+        except Exception as error:  # noqa: BLE001 - the caller's, for whoever waits for the answer
+            self._fail(error)
+            self.abort()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is None or self._transport.is_closing():
+            raise NoAnswerError("the server closed the connection")
+        self._transport.write(data)
+
+    # -- backpressure ----------------------------------------------------------------------
+
+    def hold(self) -> None:
+        self._holds += 1
+        if self._holds == 1 and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        self._holds -= 1
+        if not self._holds and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+class Pool:
+    """Connections to servers, those that are kept and those in use."""
+
+    def __init__(self) -> None:
+        """Make it; it connects when it is used."""
+        self._kept: dict[Server, list[_Connection]] = {}
+        self._all: set[_Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def request(
+        self,
+        server: Server,
+        method: str,
+        target: str,
+        headers: Iterable[Header],
+        body: bytes | AsyncIterator[bytes] | None = None,
+        *,
+        length: int | None = None,
+    ) -> Reply:
+        """Send a request and wait for the head of its answer.
+
+        Args:
+            server: to whom.
+            method: HTTP method.
+            target: path and query, escaped.
+            headers: in order, without ``Host`` and the body's length.
+            body: whole or in pieces; ``b""`` says that it is empty.
+            length: of a body in pieces, if it is known: all of it must come.
+
+        Returns:
+            The answer; whoever gets it reads it to its end or closes it.
+
+        Raises:
+            BadHeaderError: a header can't be sent.
+            OSError: the server can't be reached, or gave no answer.
+            Exception: what reading ``body`` raised.
+        """
+        where = origin(server.url)
+        fields = [("Host", where.authority), *headers]
+        pieces = None if body is None or isinstance(body, bytes) else body
+        if isinstance(body, bytes):
+            fields.append(("Content-Length", str(len(body))))
+        elif body is not None:
+            whole = length is not None
+            fields.append(("Content-Length", str(length)) if whole else _IN_CHUNKS)
+        data = head(f"{method} {where.prefix}{target} HTTP/1.1", fields)
+        if isinstance(body, bytes):
+            data += body
+        connection = self._take(server)
+        if connection is not None:
+            try:
+                return await connection.exchange(method, data, pieces, chunked=length is None)
+            except NoAnswerError:
+                if pieces is not None or method not in _IDEMPOTENT:
+                    raise
+        connection = await self._connect(server)
+        return await connection.exchange(method, data, pieces, chunked=length is None)
+
+    def keep(self, connection: _Connection) -> None:
+        """Keep a connection for the next request."""
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._kept.setdefault(connection.server, []).append(connection)
+        if self._sweep is None:
+            self._sweep = loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def forget(self, connection: _Connection) -> None:
+        """Drop a connection that has ended."""
+        self._all.discard(connection)
+        kept = self._kept.get(connection.server)
+        if kept is not None and connection in kept:
+            kept.remove(connection)
+
+    async def close(self) -> None:
+        """End all connections."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        for connection in tuple(self._all):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def _take(self, server: Server) -> _Connection | None:
+        kept = self._kept.get(server)
+        return kept.pop() if kept else None
+
+    async def _connect(self, server: Server) -> _Connection:
+        where = origin(server.url)
+        tls = (server.tls or ssl.create_default_context()) if where.secure else None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self, server),
+                    where.host,
+                    where.port,
+                    ssl=tls,
+                    server_hostname=(server.name or where.host) if tls else None,
+                )
+        except TimeoutError as error:
+            raise ConnectionError("the server did not take the connection in time") from error
+        self._all.add(connection)
+        return connection
+
+    def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweep = None
+        oldest = loop.time() - IDLE_SECONDS
+        for server, kept in tuple(self._kept.items()):
+            for connection in [each for each in kept if each.idle_since <= oldest]:
+                connection.abort()
+            if not kept:
+                del self._kept[server]
+        if self._kept:
+            first = min(each.idle_since for kept in self._kept.values() for each in kept)
+            wait = max(first - oldest, 1.0)
+            self._sweep = loop.call_later(wait, self._close_idle)
