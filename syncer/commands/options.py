@@ -23,6 +23,7 @@ TOKEN_SECONDS: Final = (600, 86_400, 2**32)
 Source: Kubernetes 1.36 ``pkg/apis/authentication/validation``.
 """
 
+_DEFAULT_NAME = "vcluster"
 _ACCOUNT_RULE = (
     'must be "name" or "namespace/name": lower case letters, digits, "-", and "." in the name'
 )
@@ -37,6 +38,10 @@ def _account(value: object) -> Key | None:
     if not fine or len(name) > 253:
         raise ValueError(_ACCOUNT_RULE)
     return Key(namespace, name)
+
+
+def _or_default_name(value: str) -> str:
+    return value or _DEFAULT_NAME  # as an empty --name of start
 
 
 def _role(value: str) -> str:
@@ -71,8 +76,8 @@ class KubeconfigOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    name: Annotated[TenantName, Option(_CLUSTER, "NAME")] = Field(
-        default="vcluster", description="Name of the virtual cluster."
+    name: Annotated[TenantName, AfterValidator(_or_default_name), Option(_CLUSTER, "NAME")] = Field(
+        default=_DEFAULT_NAME, description="Name of the virtual cluster."
     )
     namespace: Annotated[
         DnsLabel,

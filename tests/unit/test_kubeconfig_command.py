@@ -16,7 +16,7 @@ from syncer.commands import CommandError
 from syncer.commands.kubeconfig import Grant, make
 from syncer.commands.options import KubeconfigOptions
 from syncer.kubeconfig.document import Kubeconfig
-from syncer.settings import UsageError, entries, load_options
+from syncer.settings import UsageError, entries, load, load_options
 from syncer.types import Key, Object
 from tests.unit.test_kubeconfig_document import ADMIN, made_pair
 
@@ -42,6 +42,11 @@ def test_a_service_account_has_a_namespace() -> None:
     assert options(service_account="admin").service_account == Key("kube-system", "admin")
     assert options(service_account="a/b.c").service_account == Key("a", "b.c")
     assert options().service_account is None
+
+
+def test_an_empty_name_is_the_default_one() -> None:
+    """As for `syncer start`: both mean the same virtual cluster by the same flags."""
+    assert options(name="").name == options().name == load({"name": ""}, {}).settings.name
 
 
 def test_the_environment_says_which_virtual_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
