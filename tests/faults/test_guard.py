@@ -30,8 +30,6 @@ HELD = 3.0
 
 KINDS = ("pods", "services", "configmaps", "secrets")
 
-pytestmark = pytest.mark.xdist_group("guard")
-
 
 @pytest.fixture(scope="module")
 async def doomed(

@@ -16,9 +16,6 @@ from controlplane import ControlPlane, NotOwnerError, PlaneError, Settings, boot
 from controlplane.faults import FaultProxy, Stage, Write, fault_proxy
 from controlplane.nodes import set_address
 
-# With --dist=loadgroup one worker runs all of this, so that one pair is enough.
-pytestmark = pytest.mark.xdist_group("controlplane")
-
 REPOSITORY = Path(__file__).parents[2]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"

@@ -27,8 +27,6 @@ from tests.integration.harness import (
 )
 from tests.integration.pod_steps import container, in_phase, settled, told
 
-pytestmark = pytest.mark.xdist_group("pods-flags")
-
 _FLAGS = (
     "--service-account-token-secrets=false",
     "--service-account=workload",
