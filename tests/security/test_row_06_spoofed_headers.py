@@ -96,6 +96,7 @@ async def test_x_remote_headers_are_a_front_proxys(
 ) -> None:
     """From anybody else they mean nothing: alone, twice, beside others, in any case or spelling."""
     name, value = header
+    forms: list[tuple[Header, ...]]
     forms = [((each, value),) for each in (*_spelled(name), *_near(name))]
     forms += [((name, value), (name, value)), ((name, ""), (name, value))]
     forms += [((name, value), *_REMOTE), ((name.replace("-", "_"), value), *_REMOTE)]
@@ -132,7 +133,7 @@ async def test_impersonation_needs_the_right_to_it(
         ):
             status, found = await _review(scene, who, *form)
             assert (found is None) == (status >= 400)
-            assert status in (400, 401, 403, 500), (form, status, found)
+            assert status in (400, 401, 403), (form, status, found)
 
 
 @pytest.mark.parametrize("name", ["Authorization", *(name for name, _ in _IMPERSONATION)])

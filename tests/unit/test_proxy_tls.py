@@ -372,6 +372,24 @@ async def test_an_intermediate_ca_may_be_all_that_is_trusted(
     assert (peer.kind, peer.anchor) == (PeerKind.CLIENT, middle.der_digest)
 
 
+@pytest.mark.parametrize("kind", [PeerKind.CLIENT, PeerKind.FRONT_PROXY])
+async def test_the_nearest_trusted_ca_says_what_a_certificate_is(
+    files: TlsFiles, tmp_path: Path, kind: PeerKind
+) -> None:
+    """A user is no front proxy for its CA being issued by theirs, nor the other way round."""
+    upper = Pair.authority("upper")
+    lower = Pair.authority("lower", by=upper)
+    users = kind is PeerKind.CLIENT
+    put(files.clients, (lower if users else upper).pem)
+    put(files.front_proxies, (upper if users else lower).pem)
+    tls = await started(files)
+    for above in ([], [lower], [lower, upper]):
+        end, _ = handshake(tls.context, client(lower.user((CN, "a")), tmp_path, above=above))
+        peer = tls.peer(end)
+        assert peer is not None
+        assert (peer.kind, peer.anchor) == (kind, lower.der_digest)
+
+
 async def test_a_ca_may_be_renewed_under_its_name(files: TlsFiles, tmp_path: Path) -> None:
     """Users of the old and of the new CA of one name are both known while both are in the file."""
     renewed = Pair.authority("client-ca")
