@@ -30,9 +30,8 @@ _TOKEN_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
 async def _is_served(scene: Scene) -> None:
     """See that somebody else is served meanwhile."""
-    started = time.monotonic()
-    assert (await say(scene.pair, "GET", _LIST, who=scene.robot)).status == 200
-    assert time.monotonic() - started < 5
+    async with asyncio.timeout(10):
+        assert (await say(scene.pair, "GET", _LIST, who=scene.robot)).status == 200
 
 
 # -- too much -------------------------------------------------------------------------------------
@@ -85,7 +84,7 @@ async def test_bodies_that_are_too_large(scene: Scene) -> None:
     begin = begin.removesuffix(b"\r\n")
     async with connected(pair, scene.admin) as wire:
         wire.send(begin + b"Content-Length: 100000000000\r\n\r\n")
-        assert (await wire.answer(5)).status == 413
+        assert (await wire.answer()).status == 413
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     async with connected(pair, scene.admin) as wire:
         wire.send(begin + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 100)
@@ -300,7 +299,13 @@ async def test_too_many_connections(scene: Scene) -> None:
         kept.send(head(pair, "GET", _LIST, who=scene.robot))
         assert (await kept.answer()).status == 200
 
-    await eventually(lambda: _is_served(scene))
+    async def room_again() -> None:
+        try:
+            await _is_served(scene)
+        except ConnectionResetError as error:  # it has not heard yet that the others went
+            raise AssertionError("closed at once") from error
+
+    await eventually(room_again)
 
 
 async def _watch(stack: AsyncExitStack, scene: Scene, who: Caller) -> int:
