@@ -26,6 +26,18 @@ def test_a_stamped_object_is_ours() -> None:
     assert ownership.virtual_uid(stamped()) == "v-uid"
 
 
+def test_a_cluster_scoped_object_has_no_namespaced_marks() -> None:
+    """Nor an owner: a namespaced one can't own it, and it would be collected at once."""
+    source = {"metadata": {"name": "fast", "uid": "v-uid"}}
+    made = ownership.stamp({"metadata": {}}, source, NAMES, OWNER)
+    metadata = made["metadata"]
+    assert ownership.virtual_key(made, NAMES) == Key("", "fast")
+    assert not metadata.get("namespace")
+    assert ownership.NAMESPACE not in metadata["labels"]
+    assert ownership.OBJECT_NAMESPACE not in metadata["annotations"]
+    assert "ownerReferences" not in metadata
+
+
 def _without_label(host: dict[str, Any]) -> None:
     del host["metadata"]["labels"][ownership.MANAGED_BY]
 
@@ -198,3 +210,14 @@ def test_a_new_owner_uid_is_restamped_and_other_owners_kept() -> None:
     host["metadata"]["ownerReferences"] = [foreign, {**OWNER, "uid": "old"}]
     ownership.merge_metadata(stamped(), host)
     assert [foreign, {**OWNER, "controller": False}] == host["metadata"]["ownerReferences"]
+
+
+def test_tokens_that_vcluster_left_stay() -> None:
+    """Its record of managed annotations names them; the host pod still mounts them."""
+    host = stamped(annotations={"a/own": "1"})
+    annotations = host["metadata"]["annotations"]
+    annotations[f"{ownership.TOKEN}abc"] = "secret"
+    annotations[ownership.MANAGED_ANNOTATIONS] += f"\n{ownership.TOKEN}abc"
+    ownership.merge_metadata(stamped(), host)
+    assert host["metadata"]["annotations"][f"{ownership.TOKEN}abc"] == "secret"
+    assert "a/own" not in host["metadata"]["annotations"]

@@ -202,6 +202,8 @@ LEFT_OUT = {
     "an unknown label of a known metric": 'kubelet_running_pods{tenant="b"} 5',
     "an unknown label of our pod": f'pod_cpu_usage_seconds_total{{{OWN},owner="b"}} 5',
     "a UID in a plain label": f'kubelet_evictions{{eviction_signal="{OTHER_UID}"}} 5',
+    "a UID without dashes": "kubelet_evictions"
+    f'{{eviction_signal="{OTHER_UID.replace("-", "")}"}} 5',
     "requests to API servers": 'rest_client_requests_total{code="200",host="10.0.0.1:6443",'
     'method="GET"} 5',
     "requests to the kubelet": 'kubelet_http_requests_total{path="exec",method="POST"} 5',
@@ -258,6 +260,14 @@ def test_a_line_that_was_cut_off_is_left_out() -> None:
         "kubelet_running_pods 12\n"
     )
     assert translated("kubelet_running_pods 12\n# EOF") == "kubelet_running_pods 12\n# EOF\n"
+
+
+@pytest.mark.parametrize(("more", "kept"), [(0, True), (1, False)], ids=["longest", "too long"])
+@pytest.mark.parametrize("cut", [0, 5, MAX_LINE, MAX_LINE + 1])
+def test_how_long_a_line_may_be(more: int, kept: bool, cut: int) -> None:
+    """Up to the limit, it included; wherever the line is cut."""
+    line = "kubelet_running_pods ".ljust(MAX_LINE + more - 1) + "2"
+    assert translated(f"{line}\n", [cut]) == ("kubelet_running_pods 2\n" if kept else "")
 
 
 @pytest.mark.parametrize("size", [1000, 100_000, 1_000_000])

@@ -117,6 +117,20 @@ def test_a_list_says_what_it_is_and_nothing_of_the_host() -> None:
     }
 
 
+def test_a_time_that_is_none_is_null() -> None:
+    """As an API server writes a time that nobody set; a span of none is zero."""
+    [found] = pods_of([host_pod(NAMES.host_name("web", "default"), timestamp="x", window=5)])
+    assert (found["timestamp"], found["window"]) == (None, "0s")
+
+
+@pytest.mark.parametrize("usage", [None, "secret", ["secret"], {"cpu": "secret", "gpu": "1"}])
+def test_a_measure_that_is_none_is_left_out(usage: Any) -> None:
+    """What isn't a quantity of CPU or memory is not passed on; the container stays."""
+    name = NAMES.host_name("web", "default")
+    [found] = pods_of([host_pod(name, containers=[{"name": "app", "usage": usage}])])
+    assert found["containers"] == [{"name": "app", "usage": {}}]
+
+
 def test_pods_of_others_are_left_out() -> None:
     """A name of ours elsewhere, and any other name, is not the tenant's."""
     web = NAMES.host_name("web", "default")

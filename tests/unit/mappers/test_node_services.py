@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mappers.kept_nodes import FAKE_NODE
-from mappers.kubernetes_service import OWN_SERVICE
 from mappers.node_services import (
     BELONGS_TO,
     KIND,
@@ -20,13 +19,13 @@ from mappers.node_services import (
 )
 from syncer.engine.plan import Create, Delete, Wait
 from syncer.naming import Names
-from syncer.types import Key, Object, Query, Ref, Side
+from syncer.types import OWN_SERVICE, Key, Object, Query, Ref, Side
 
 KEY = Key("", "worker-1.example")
 KEEPING = Query(Side.HOST, "pods", "node-keeping", KEY.name)
 NODE_REF = Ref(Side.VIRTUAL, "nodes", KEY)
 FAKE = {"metadata": {"name": KEY.name, "labels": {FAKE_NODE: "true"}}}
-OWN = {
+OWN: Object = {
     "metadata": {"name": "vc", "namespace": "default", "uid": "own-1"},
     "spec": {"selector": {"app": "vcluster", "release": "vc"}, "ports": [{"port": 443}]},
 }
@@ -77,6 +76,18 @@ def test_what_the_original_made_is_taken_over(world: Any, service: Any) -> None:
     service["metadata"]["labels"]["of/others"] = "x"
     assert made_for(service, world.names) == KEY
     assert world.derived(KIND, KEY, service) == []
+
+
+def test_a_long_name_leaves_annotations_of_others(world: Any, tools: Any) -> None:
+    """Where the node's name is an annotation, those that others put there stay."""
+    key = Key("", "n" * 64)
+    world.queries[Query(Side.HOST, "pods", "node-keeping", key.name)] = [{"metadata": {}}]
+    world.know(Ref(Side.VIRTUAL, "nodes", key), FAKE)
+    world.know(OWN_SERVICE, OWN)
+    made = tools.created(world.derived(KIND, key, None))
+    made["metadata"] |= {"uid": "s1", "resourceVersion": "1"}
+    made["metadata"]["annotations"]["of/others"] = "x"
+    assert world.derived(KIND, key, made) == []
 
 
 @pytest.mark.parametrize(
