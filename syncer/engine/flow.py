@@ -220,6 +220,9 @@ class Limiter:
     Args:
         clock: monotonic seconds.
         bounds: ``start``, ``floor`` and ``cap`` of the :class:`AdaptiveLimit`.
+
+    Raises:
+        ValueError: not ``1 <= floor <= cap``.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic, **bounds: int) -> None:
