@@ -637,6 +637,13 @@ async def impersonators(pair: Pair, place: str) -> dict[str, Caller]:
         if row.rules
     ]
     await asyncio.gather(*grants)
+    log = f"/api/v1/namespaces/{place}/pods/web/log"
+
+    async def may_read() -> None:
+        for user in ("bob", f"system:serviceaccount:{place}:robot"):
+            assert (await through(pair, "GET", log, headers=((USER, user),))).status == 200
+
+    await eventually(may_read)
     return made
 
 
@@ -699,14 +706,16 @@ async def test_accounts_become_others_too(pair: Pair, place: str) -> None:
     await grant(pair.virtual, f"{place}:agent", *rules, kind="ServiceAccount")
     node = made["spec"]["nodeName"]
     await grant(pair.virtual, f"system:node:{node}", rule("get", "pods/log"), namespace=place)
+    log = f"/api/v1/namespaces/{place}/pods/web/log"
 
     async def granted() -> None:
         for user in (f"system:node:{node}", "bob"):
             found = await straight(pair, "POST", SELF, who=agent, **review((USER, user)))
             assert found.status == 201, found
+        wanted = ((USER, f"system:node:{node}"),)
+        assert (await through(pair, "GET", log, who=agent, headers=wanted)).status == 200
 
     await eventually(granted)
-    log = f"/api/v1/namespaces/{place}/pods/web/log"
     for user, may in ((node, True), (f"{node}-other", False)):
         wanted = ((USER, f"system:node:{user}"),)
         answer = await who(pair, agent, *wanted)
