@@ -774,7 +774,7 @@ async def test_of_many_creations_of_one_service_one_succeeds(rig: Rig, place: st
     pair = rig.pair
     answers = await asyncio.gather(*(create(pair, place, service("web", place)) for _ in range(6)))
     assert sorted(answer.status for answer in answers) == [201, *([409] * 5)]
-    made = next(answer for answer in answers if answer.status == 201)
+    [made] = [answer for answer in answers if answer.status == 201]
     virtual, _ = await agreed(pair, "web", place)
     assert virtual["metadata"]["uid"] == made.json["metadata"]["uid"]
     await pair.quiet(0.5, namespace=place, resources=["services"])
