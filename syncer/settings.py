@@ -26,6 +26,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -251,10 +252,10 @@ def _ip_address(value: str) -> str:
 
 
 def _port(value: object) -> int:
-    port = _integer(value)
-    if not 0 <= port <= 65535:
-        raise ValueError("must be a port: 0 (any that is free) to 65535")
-    return port
+    with suppress(ValueError):
+        if 0 <= (port := _integer(value)) <= 65535:
+            return port
+    raise ValueError("must be a port: 0 (any that is free) to 65535")
 
 
 def certificate_name(text: str) -> str:

@@ -193,7 +193,10 @@ def test_values_are_parsed(field: str, text: object, expected: object) -> None:
             )
             for text in ("", "8080", "::1:80", ":65536", "a:b", "http://a:1")
         ),
-        pytest.param("port", "65536", f'--port="65536": {PORT_RULE}', id="port too high"),
+        *(
+            pytest.param("port", text, f'--port="{text}": {PORT_RULE}', id=f"port {text}")
+            for text in ("65536", "-1", "https", "")
+        ),
         pytest.param("port", -1, f'--port="-1": {PORT_RULE}', id="negative port, as of YAML"),
         pytest.param(
             "bind_address",
