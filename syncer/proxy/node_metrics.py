@@ -449,7 +449,7 @@ def _read_labels(section: bytes) -> Labels | None:
     while place < len(text):
         found = _LABEL.match(text, place)
         if found is None or found[1] in labels:
-            return (text.isspace() and not labels and {}) or None
+            return None
         value = found[2]
         if "\\" in value:
             value = _ESCAPE.sub(lambda escape: "\n" if escape[1] == "n" else escape[1], value)

@@ -195,6 +195,9 @@ LEFT_OUT = {
     f'{OTHER_UID}/volumes/kubernetes.io~secret/token"}} 5',
     "a volume as a device": f'container_fs_usage_bytes{{id="/",device="/dev/mapper/pvc-{OTHER_UID}"'
     "} 5",
+    "a volume of others as a device of our pod's": f'container_fs_usage_bytes{{{OWN},'
+    f'device="/dev/mapper/pvc-{OTHER_UID}"}} 5',
+    "a UID in a plain label of our pod's": f'container_processes{{{OWN},type="{OTHER_UID}"}} 5',
     "a storage driver of the host": "volume_manager_total_volumes"
     '{plugin_name="kubernetes.io/csi:ebs.csi.aws.com",state="x"} 5',
     "an unknown metric": 'kubelet_of_tomorrow{namespace="b"} 5',

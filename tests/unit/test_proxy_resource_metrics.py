@@ -278,7 +278,8 @@ def test_label_selectors_are_read_as_api_servers_do(text: str, demands: list[str
     "text",
     [",", "a,", ",a", "a,,b", "a b", "a in", "a in b", "a in (b", "a in b)", "a in (b))", "a=b=c",
      "!a=b", "!", "=", "=b", "a(b)", "a=(b)", "a=!b", "a>b", "a>", "a<-1", "a in (b c)", "-a",
-     "a/b/c", "/a", "A_/a", "a=b/c", "a=-b", "a" * 64, f"a={'b' * 64}", "ä", "a=ä", "a\0"],
+     "a/b/c", "/a", "A_/a", "a=b/c", "a=-b", "a" * 64, f"a={'b' * 64}", "ä", "a=ä", "a\0",
+     f"{'a.' * 126}aa/b"],
 )  # fmt: skip
 def test_what_is_no_label_selector_is_refused(text: str) -> None:
     """Nothing is guessed: what API servers refuse is refused."""
