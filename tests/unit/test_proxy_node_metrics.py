@@ -195,7 +195,7 @@ LEFT_OUT = {
     f'{OTHER_UID}/volumes/kubernetes.io~secret/token"}} 5',
     "a volume as a device": f'container_fs_usage_bytes{{id="/",device="/dev/mapper/pvc-{OTHER_UID}"'
     "} 5",
-    "a volume of others as a device of our pod's": f'container_fs_usage_bytes{{{OWN},'
+    "a volume of others as a device of our pod's": f"container_fs_usage_bytes{{{OWN},"
     f'device="/dev/mapper/pvc-{OTHER_UID}"}} 5',
     "a UID in a plain label of our pod's": f'container_processes{{{OWN},type="{OTHER_UID}"}} 5',
     "a storage driver of the host": "volume_manager_total_volumes"
