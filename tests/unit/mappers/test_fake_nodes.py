@@ -1,5 +1,6 @@
 """Fake nodes: there while a pod keeps them, and telling nothing of the host."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,20 @@ def test_what_is_made(node: Any) -> None:
         "Ready": "True",
     }
     assert node["spec"] == {}
+
+
+@pytest.mark.parametrize(
+    ("server", "shown"), [("v1.36.3", "v1.36.3"), ("", "v0.0.0-fake")], ids=["known", "not yet"]
+)
+def test_the_version_is_the_virtual_api_servers(world: Any, server: str, shown: str) -> None:
+    """A node is no newer than its API server, whatever the host's is; the ids are its own."""
+    world.queries[KEEPING] = [POD]
+    assert KIND.derive
+    made = KIND.derive(KEY, None, replace(world.ctx(), server_version=server))
+    assert isinstance(made, dict)
+    info = made["status"]["nodeInfo"]
+    assert (info["kubeletVersion"], info["kubeProxyVersion"]) == (shown, shown)
+    assert len({info["machineID"], info["bootID"], info["systemUUID"]}) == 1
 
 
 def test_long_names_still_make_a_label(world: Any, tools: Any) -> None:
