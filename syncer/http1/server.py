@@ -241,6 +241,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self._full: asyncio.Future[None] | None = None
         self._stuffed = False
+        self._ahead = False  # the caller sends requests without waiting for answers
         self._over = False  # nothing more is read
         self._stopping = False
         self._upgrading = False
@@ -291,12 +292,10 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Wait for a caller who is behind."""
         self._stuffed = True
-        self.hold()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._stuffed = False
-        self.release()
         if self._full is not None and not self._full.done():
             self._full.set_result(None)
         if self.task is None:
@@ -347,6 +346,9 @@ class Connection(asyncio.Protocol):
         self._waiting.append(request)
         if self.task is None and not self._stuffed:
             self._next()
+        elif len(self._waiting) == 1:
+            self._ahead = True
+            self.hold()  # until its turn has come
         elif len(self._waiting) > _MAX_WAITING:
             raise UnreadableError(400, "too many requests at once")
 
@@ -395,7 +397,7 @@ class Connection(asyncio.Protocol):
                     request.has_body = request.length > 0
                 case b"transfer-encoding":
                     if value.lower() != b"chunked" or request.has_body or version != "1.1":
-                        raise UnreadableError(400, "the request's body has another form than chunks")
+                        raise UnreadableError(400, "the request's body does not come in chunks")
                     request.length, request.has_body = None, True
                 case b"expect":
                     request.waits = value.lower() == b"100-continue"
@@ -485,6 +487,9 @@ class Connection(asyncio.Protocol):
         if not self._waiting:
             return
         request = self._waiting.popleft()
+        if self._ahead and not self._waiting:
+            self._ahead = False
+            self.release()
         if isinstance(request, UnreadableError):
             self._write_whole(self._refuse(request), "", lasts=False)
             self._close()
@@ -545,6 +550,7 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close, once all is written."""
         self._over = True
+        self._waiting.clear()
         if self.transport is not None:
             self._stop_clocks()
             self._idle_check = self._loop.call_later(FLUSH_SECONDS, self.abort)

@@ -152,14 +152,16 @@ class Answer:
     def told(self, ignoring: Iterable[str] = ()) -> tuple[int, tuple[Header, ...], bytes]:
         """All that has to be the same whichever way one asks, but for some headers.
 
-        Not the words beside the status, which mean nothing (HTTP/2 has none).
+        Not the words beside the status, which mean nothing (HTTP/2 has none), nor whether a body
+        came in chunks: who has all of it may say its length.
         """
-        ignored = _OF_ONE_ANSWER | set(ignoring)
+        ignored = _OF_ONE_ANSWER | set(ignoring) | (_FRAMING if self.body else set())
         steady = sorted(header for header in self.headers if header[0] not in ignored)
         return self.status, tuple(steady), self.body
 
 
 _OF_ONE_ANSWER = frozenset({"date", "audit-id", "server", "connection", "keep-alive"})
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 _LARGE = 1 << 20  # bytes; aiohttp warns of larger bodies in one piece
 _AUTOMATIC = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
@@ -266,8 +268,6 @@ async def same(
 
     def told(answer: Answer) -> tuple[object, ...]:
         status, headers, body = answer.told(ignoring)
-        if steady is not bytes:  # what is taken out may have another length
-            headers = tuple(header for header in headers if header[0] != "content-length")
         return status, headers, steady(body)
 
     for _ in range(20):
