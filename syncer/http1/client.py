@@ -169,17 +169,19 @@ class _Connection(asyncio.Protocol):
             raise NoAnswerError("the server closed the connection")
         self._method, self._headers, self._ends = method, [], True
         self._seen = self._size = 0
-        self._answer = self._loop.create_future()
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self._answer = answer
         transport.write(data)
         if body is not None:
             self._sending = self._loop.create_task(self._send(body, chunked=chunked))
         try:
-            return await self._answer
+            return await answer
         except BaseException:
-            self.abort()
+            if answer is self._answer or answer.cancelled() or answer.exception() is not None:
+                self.abort()
+            else:  # it came nevertheless, and its connection may be somebody else's by now
+                self.leave(answer.result())
             raise
-        finally:
-            self._answer = None
 
     def leave(self, reply: Reply) -> None:
         """Have no more of an answer."""
@@ -213,7 +215,7 @@ class _Connection(asyncio.Protocol):
             self.abort()
         else:
             self._seen += len(data)
-            if self._answer is not None and not self._answer.done() and self._seen > MAX_HEAD:
+            if self._answer is not None and self._seen > MAX_HEAD:
                 self._fail(ConnectionError("the head of the answer is too long"))
 
     def pause_writing(self) -> None:
@@ -246,7 +248,7 @@ class _Connection(asyncio.Protocol):
     # -- called by the parser --------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        if self._answer is None or self._answer.done():
+        if self._answer is None:
             self.abort()  # more than was asked for
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -261,13 +263,14 @@ class _Connection(asyncio.Protocol):
         if 100 <= status < 200 and status != 101:
             self._headers = []
             return
-        if self._answer is None or self._answer.done():
+        answer, self._answer = self._answer, None
+        if answer is None or answer.done():
             return  # of no request; the connection ends
         reply = self._reply = Reply(self, status, self._headers)
         names = {name.lower() for name, _ in self._headers}
         self._ends = status in (204, 304) or not names.isdisjoint(_LENGTHS)
         self._lasts = self._parser.should_keep_alive()
-        self._answer.set_result(reply)
+        answer.set_result(reply)
         if self._method == "HEAD":
             # The parser would wait for the body that the headers speak of.
             self._parser = self._new_parser()
