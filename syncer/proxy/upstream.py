@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from syncer.http1.body import Body
@@ -77,22 +77,22 @@ _NETWORK: Final = (OSError, ConfigError)
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def end_to_end(headers: Sequence[Header]) -> Iterator[Header]:
+def end_to_end(headers: Sequence[Header]) -> list[Header]:
     """Give the headers that are not about the connection.
 
     Args:
         headers: of a request or an answer.
     """
-    named = {
-        word.strip().lower()
-        for name, value in headers
-        if name.lower() == "connection"
-        for word in value.split(",")
-    }
-    for header in headers:
-        plain = header[0].lower()
-        if plain not in _HOP_BY_HOP and plain not in named:
-            yield header
+    names = [name.lower() for name, _ in headers]
+    dropped = _HOP_BY_HOP
+    if "connection" in names:
+        dropped = dropped.union(
+            word.strip().lower()
+            for name, (_, value) in zip(names, headers, strict=True)
+            if name == "connection"
+            for word in value.split(",")
+        )
+    return [each for name, each in zip(names, headers, strict=True) if name not in dropped]
 
 
 def headers_of(request: Request) -> list[Header]:
@@ -364,7 +364,7 @@ async def read_answer(reply: Reply, limit: int, seconds: float) -> bytes:
     return bytes(body[:limit])
 
 
-def answer_headers(reply: Reply) -> Iterator[Header]:
+def answer_headers(reply: Reply) -> list[Header]:
     """Give the headers of an answer that go back to the caller."""
     return end_to_end([(name, _printable(value)) for name, value in reply.headers])
 
