@@ -369,12 +369,14 @@ async def _join(request: Request, server: _Agreement, translate: Translate | Non
     transport, early = request.connection.detach(client)
     client.transport = transport
     try:
-        transport.write(_agreement(server, translate) + server.held)
         server.peer, client.peer = client, server
-        if early:
-            server.transport.write(early)
+        agreement = _agreement(server, translate)
         server.transport.resume_reading()
         transport.resume_reading()
+        # Only now, for either may fill the end it goes to, which then must stop the other.
+        transport.write(agreement + server.held)
+        if early:
+            server.transport.write(early)
         await _until_lost(client, server)
     finally:
         client.close()
