@@ -125,11 +125,12 @@ class Listener:
             await self.close(DRAIN_SECONDS)
 
     async def close(self, seconds: float) -> None:
-        """End all connections.
+        """End all connections; those whose handshake is not done yet are turned away.
 
         Args:
             seconds: that what is under way has to end by itself.
         """
+        self._most = 0
         for connection in tuple(self._connections):
             connection.stop()
         busy = [task for each in self._connections if (task := each.task) is not None]
