@@ -25,9 +25,10 @@ class Body:
     Attributes:
         received: bytes that have come.
         ended: whether no more will.
+        error: why it ended too early, if it did.
     """
 
-    __slots__ = ("_error", "_held", "_pieces", "_valve", "_waiting", "_waits", "ended", "received")
+    __slots__ = ("_held", "_pieces", "_valve", "_waiting", "_waits", "ended", "error", "received")
 
     def __init__(self, valve: Valve) -> None:
         """Make it, with nothing in it yet.
@@ -40,7 +41,7 @@ class Body:
         self._waits = 0  # bytes in pieces
         self._held = False
         self._waiting: asyncio.Future[None] | None = None
-        self._error: Exception | None = None
+        self.error: Exception | None = None
         self.received = 0
         self.ended = False
 
@@ -57,17 +58,20 @@ class Body:
     def end(self, error: Exception | None = None) -> None:
         """Say that nothing more comes; later ends count for nothing.
 
+        What waits here holds nothing back any more: what follows on the connection is not its.
+
         Args:
             error: for the reader, once it has read what came before.
         """
         if not self.ended:
-            self.ended, self._error = True, error
+            self.ended, self.error = True, error
+            self._let_go()
             self._wake()
 
     @property
     def whole(self) -> bool:
         """Whether all of it is here."""
-        return self.ended and self._error is None
+        return self.ended and self.error is None
 
     def take(self) -> bytes:
         """Give what is here, without waiting."""
@@ -75,9 +79,7 @@ class Body:
         taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._waits = 0
-        if self._held:
-            self._held = False
-            self._valve.release()
+        self._let_go()
         return taken
 
     async def read(self) -> bytes:
@@ -88,12 +90,17 @@ class Body:
         """
         while not self._pieces:
             if self.ended:
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 return b""
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         return self.take()
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._valve.release()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -137,7 +137,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = self._new_parser()
         self._headers: list[Header] = []
-        self._seen = 0  # bytes of the answer
+        self._seen = 0  # bytes of its head, or between pieces of its body
+        self._moved = False  # a piece of the body was among the bytes just read
         self._size = 0  # bytes of its headers
         self._method = ""
         self._answer: asyncio.Future[Reply] | None = None
@@ -165,7 +166,7 @@ class _Connection(asyncio.Protocol):
             Exception: what ``body`` raised.
         """
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or not self.usable:
             raise NoAnswerError("the server closed the connection")
         self._method, self._headers, self._ends = method, [], True
         self._seen = self._size = 0
@@ -182,6 +183,11 @@ class _Connection(asyncio.Protocol):
             else:  # it came nevertheless, and its connection may be somebody else's by now
                 self.leave(answer.result())
             raise
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is open."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def leave(self, reply: Reply) -> None:
         """Have no more of an answer."""
@@ -214,9 +220,11 @@ class _Connection(asyncio.Protocol):
             self._fail(ConnectionError(f"not an HTTP answer: {error}"))
             self.abort()
         else:
-            self._seen += len(data)
-            if self._answer is not None and self._seen > MAX_HEAD:
+            self._seen = 0 if self._moved else self._seen + len(data)
+            self._moved = False
+            if self._seen > MAX_HEAD and (self._answer is not None or self._reply is not None):
                 self._fail(ConnectionError("the head of the answer is too long"))
+                self.abort()
 
     def pause_writing(self) -> None:
         self._full = self._loop.create_future()
@@ -266,20 +274,26 @@ class _Connection(asyncio.Protocol):
         answer, self._answer = self._answer, None
         if answer is None or answer.done():
             return  # of no request; the connection ends
+        self._moved = True
         reply = self._reply = Reply(self, status, self._headers)
-        names = {name.lower() for name, _ in self._headers}
+        self._headers = []  # what may follow is not its
+        names = {name.lower() for name, _ in reply.headers}
         self._ends = status in (204, 304) or not names.isdisjoint(_LENGTHS)
         self._lasts = self._parser.should_keep_alive()
         answer.set_result(reply)
         if self._method == "HEAD":
             # The parser would wait for the body that the headers speak of.
+            current = self._parser.get_http_version() == "1.1"
+            self._lasts = current and "close" not in reply.header("connection").lower()
             self._parser = self._new_parser()
             self._ends = True
-            self._lasts = "close" not in reply.header("connection").lower()
             self._complete(reply)
 
     def on_body(self, body: bytes) -> None:
-        if self._reply is not None and body:
+        if self._reply is None:
+            self.abort()  # more than was asked for: behind the head that HEAD asks for
+        elif body:
+            self._moved = True
             self._reply.body.feed(body)
 
     def on_message_complete(self) -> None:
@@ -312,6 +326,8 @@ class _Connection(asyncio.Protocol):
         """Send a body, while the answer may be on its way already."""
         try:
             async for piece in body:
+                if not piece:
+                    continue  # as a chunk it would be the end
                 self._write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                 if self._full is not None:
                     await self._full
@@ -322,7 +338,7 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def _write(self, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.usable:
             raise NoAnswerError("the server closed the connection")
         self._transport.write(data)
 
@@ -347,6 +363,7 @@ class Pool:
         self._kept: dict[Server, list[_Connection]] = {}
         self._all: set[_Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def request(
         self,
@@ -413,7 +430,8 @@ class Pool:
             kept.remove(connection)
 
     async def close(self) -> None:
-        """End all connections."""
+        """End all connections; there will be no others."""
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -423,9 +441,13 @@ class Pool:
 
     def _take(self, server: Server) -> _Connection | None:
         kept = self._kept.get(server)
-        return kept.pop() if kept else None
+        while kept:
+            if (connection := kept.pop()).usable:
+                return connection
+        return None
 
     async def _connect(self, server: Server) -> _Connection:
+        self._check_open()
         where = origin(server.url)
         tls = (server.tls or ssl.create_default_context()) if where.secure else None
         try:
@@ -440,7 +462,16 @@ class Pool:
         except TimeoutError as error:
             raise ConnectionError("the server did not take the connection in time") from error
         self._all.add(connection)
+        try:
+            self._check_open()  # it may have been closed meanwhile
+        except ConnectionError:
+            connection.abort()
+            raise
         return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionError("nothing is asked of servers any more")
 
     def _close_idle(self) -> None:
         loop = asyncio.get_running_loop()

@@ -133,7 +133,8 @@ class Request:
         """
         if self.waits:
             self.waits = False
-            self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self.begun:
+                self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await self.body.read()
 
     def begin(self, status: int, headers: Sequence[Header], length: int | None = None) -> Writer:
@@ -163,7 +164,7 @@ class Writer:
         """Make it; see :meth:`Request.begin`."""
         self._connection = request.connection
         bare = status in (204, 304)
-        empty = bare or request.method == "HEAD"
+        empty = self._empty = bare or request.method == "HEAD"
         self._chunked = length is None and not empty and request.in_chunks
         fields = list(headers)
         if self._chunked:
@@ -177,6 +178,8 @@ class Writer:
 
     async def write(self, piece: bytes) -> None:
         """Write a piece of the body, which may be nothing; wait while the caller is behind.
+
+        Where an answer has no body, pieces are not written: they would be taken for the next.
 
         Raises:
             ConnectionError: the caller is gone.
@@ -195,6 +198,8 @@ class Writer:
         self._put(b"0\r\n\r\n" if self._chunked else b"")
 
     def _framed(self, piece: bytes) -> bytes:
+        if self._empty:
+            return b""
         return b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked and piece else piece
 
     def _put(self, data: bytes) -> None:
@@ -234,7 +239,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._in_head = False
-        self._seen = 0  # bytes of a head that is not whole yet
+        self._seen = 0  # bytes of a head that is not whole yet, or between pieces of a body
+        self._moved = False  # the bytes just read had more: a piece of a body, or a request's end
         self._reading: Request | None = None
         # What is being answered.
         self._waiting: deque[Request | UnreadableError] = deque()
@@ -271,6 +277,7 @@ class Connection(asyncio.Protocol):
         if self._upgrading:
             self._keep(data)
             return
+        self._moved = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -282,12 +289,8 @@ class Connection(asyncio.Protocol):
                 cause = UnreadableError(400, "the request can't be read")
             self._unreadable(cause)
             return
-        if self._in_head:
-            self._seen += len(data)
-            if self._seen > MAX_HEAD:
-                self._unreadable(UnreadableError(431, "the request's head is too long"))
-            elif self._deadline is None:
-                self._deadline = self._loop.call_later(HEAD_SECONDS, self._too_slow)
+        if self._in_head or self._reading is not None:
+            self._count(len(data))
 
     def pause_writing(self) -> None:
         """Wait for a caller who is behind."""
@@ -311,6 +314,7 @@ class Connection(asyncio.Protocol):
             self._reading.body.end(ConnectionResetError("the caller is gone"))
         if self.task is not None:
             self.task.cancel()
+            self.task.add_done_callback(lambda _: self.left())  # even if it never began
         elif not self._detached:
             self.left()
 
@@ -337,7 +341,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Hand the request to its handler; the body may follow."""
-        self._in_head = False
+        self._in_head, self._moved = False, True
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -355,6 +359,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         """Pass a part of the body on."""
         if self._reading is not None and piece:
+            self._moved = True
             self._reading.body.feed(piece)
 
     def on_message_complete(self) -> None:
@@ -362,6 +367,18 @@ class Connection(asyncio.Protocol):
         if self._reading is not None:
             self._reading.body.end()
             self._reading = None
+
+    def _count(self, size: int) -> None:
+        """Bound what the parser gathers: heads, extensions of chunks, headers behind a body.
+
+        Args:
+            size: bytes read.
+        """
+        self._seen = 0 if self._moved else self._seen + size  # of what came before, none count
+        if self._seen > MAX_HEAD:
+            self._unreadable(UnreadableError(431, "the request's head is too long"))
+        elif self._in_head and self._deadline is None:
+            self._deadline = self._loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def _read_head(self) -> Request:
         """Read what a head says of the connection and the body.
@@ -400,9 +417,11 @@ class Connection(asyncio.Protocol):
                         raise UnreadableError(400, "the request's body does not come in chunks")
                     request.length, request.has_body = None, True
                 case b"expect":
-                    request.waits = value.lower() == b"100-continue"
+                    request.waits = request.in_chunks and value.lower() == b"100-continue"
         if hosts > 1 or (not hosts and request.in_chunks):
             raise UnreadableError(400, "the request must have one Host header")
+        if request.has_body and parser.should_upgrade():  # the parser reads no such body
+            raise UnreadableError(400, "a request to upgrade must not have a body")
         return request
 
     # -- answering -------------------------------------------------------------------------
@@ -499,7 +518,11 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         """Answer a request, and go on to the next."""
         try:
-            answer = await self._handler(request)
+            known = request.body.error
+            if isinstance(known, UnreadableError):  # in the packet that the head came in
+                answer: Answer = self._refuse(known)
+            else:
+                answer = await self._handler(request)
             if isinstance(answer, Response):
                 lasts = request.lasts and not self._stopping and not answer.close
                 request.lasts = lasts and request.body.whole
@@ -515,8 +538,10 @@ class Connection(asyncio.Protocol):
     def _answered(self, request: Request) -> None:
         self.task = None
         self._idle_since = self._loop.time()
-        if self.transport is None or self._detached:
+        if self._detached:
             self.left()
+        elif self.transport is None:
+            return
         elif not request.lasts or not request.body.whole or self._stopping:
             self._close()
         elif not self._stuffed:
@@ -527,7 +552,8 @@ class Connection(asyncio.Protocol):
         if answer.status not in (204, 304):
             headers.append(("Content-Length", str(len(answer.body))))
         first = _head(answer.status, headers, close=not lasts)
-        self.write(first if method == "HEAD" else first + answer.body)
+        empty = method == "HEAD" or answer.status in (204, 304)
+        self.write(first if empty else first + answer.body)
 
     def _unreadable(self, error: UnreadableError) -> None:
         """Answer what is no request, once those before it are answered, and read no more."""
