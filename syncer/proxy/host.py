@@ -28,6 +28,7 @@ from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, without_identity
+from syncer.proxy.kubelet_paths import LOG_PARAMETERS
 from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError, json_answer
 from syncer.proxy.targets import Target, Targets, container_of
@@ -43,18 +44,6 @@ from syncer.proxy.upstream import (
 from syncer.types import Key, key_of
 
 _CONTAINER: Final = "container"
-_LOG_PARAMETERS: Final = frozenset(
-    {
-        "follow",
-        "previous",
-        "sinceSeconds",
-        "sinceTime",
-        "timestamps",
-        "tailLines",
-        "limitBytes",
-        "stream",
-    }
-)
 _STREAM_PARAMETERS: Final = {
     "exec": frozenset({"stdin", "stdout", "stderr", "tty", "command"}),
     "attach": frozenset({"stdin", "stdout", "stderr", "tty"}),
@@ -145,7 +134,7 @@ class ToHost:
         """
         target = self._targets.pod(*pod)
         container = container_of(target, _first(parameters, _CONTAINER))
-        query = _known(parameters, _LOG_PARAMETERS)
+        query = _known(parameters, LOG_PARAMETERS)
         path = _path(target, "pods", f"log?{urlencode([(_CONTAINER, container), *query])}")
         if call.upgrade.lower() == "websocket":  # as browsers read logs
             return await self._tunnel(call, target, path, _LOG_SUBPROTOCOLS)

@@ -34,6 +34,20 @@ from syncer.types import Object
 KUBELET_PORT: Final = 10250
 """The port that nodes say their kubelet is at."""
 
+LOG_PARAMETERS: Final = frozenset(
+    {
+        "follow",
+        "limitBytes",
+        "previous",
+        "sinceSeconds",
+        "sinceTime",
+        "stream",
+        "tailLines",
+        "timestamps",
+    }
+)
+"""Of ``pods/log``, but for the container: kubelets take the same."""
+
 _MAX_HOST: Final = 300  # characters: a DNS name has 253
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,252})")
 _NODE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
@@ -64,18 +78,6 @@ _PAGES: Final = frozenset(
     }
 )
 _HEALTH: Final = frozenset({"/healthz", "/healthz/log", "/healthz/ping", "/healthz/syncloop"})
-_LOG_PARAMETERS: Final = frozenset(
-    {
-        "follow",
-        "limitBytes",
-        "previous",
-        "sinceSeconds",
-        "sinceTime",
-        "stream",
-        "tailLines",
-        "timestamps",
-    }
-)
 _UNSERVED: Final = {
     "run": "is not served; use exec",
     "configz": "would show the host's",
@@ -279,7 +281,7 @@ def _only(methods: tuple[str, ...], method: str, target: Target) -> Target:
 
 def _log_query(container: str, parameters: list[tuple[str, str]]) -> str:
     """Give the query of ``pods/log``; ``tail``, of old, is ``tailLines`` or ``all``."""
-    given = {name: value for name, value in reversed(parameters) if name in _LOG_PARAMETERS}
+    given = {name: value for name, value in reversed(parameters) if name in LOG_PARAMETERS}
     tail = next((value for name, value in parameters if name == "tail"), "")
     if tail:
         given["tailLines"] = tail
