@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
@@ -54,6 +56,12 @@ RIGHTS_SECONDS: Final = 300.0
 PAGE_SECONDS: Final = 30.0
 MAX_SUMMARY: Final = 32 << 20
 """Bytes of a stats summary; a pod makes some 4 kB."""
+
+MAX_NODE_PAGES: Final = 4
+"""Pages of one node's kubelet that are read at a time, for all callers together."""
+
+MAX_PAGES: Final = 16
+"""Pages of all kubelets that are read at a time: each may be a summary, held whole in memory."""
 
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _HEADERS: Final = (AGENT, ("Accept", "*/*"))
@@ -144,7 +152,12 @@ class NodePages:
             raise self._upstream.unreachable() from error
         except TransportError as error:
             raise self._upstream.unreachable() from error
-        decoded: Object = orjson.loads(answer)
+        try:
+            decoded = orjson.loads(answer)
+        except orjson.JSONDecodeError as error:
+            raise self._upstream.unreachable() from error
+        if not isinstance(decoded, dict):
+            raise self._upstream.unreachable()
         return decoded
 
     async def _dial(self, server: str, target: str) -> Reply:
@@ -192,6 +205,7 @@ class Kubelets:
         self._lookup = lookup
         self._stores = stores
         self._ready = ready
+        self._reading: Counter[str] = Counter()  # pages that are being read, by node
 
     async def node_proxy(self, call: Call) -> Answer:
         """Answer ``nodes/N/proxy/...``, by the right to it.
@@ -249,7 +263,8 @@ class Kubelets:
                     call, pod, stream.subresource, _parameters(stream.query)
                 )
             case NodePage() as page:
-                return await self._page(call, node, page)
+                with self._counted(node):
+                    return await self._page(call, node, page)
             case NodePods() as pods:
                 body = kubelet_paths.pod_list(node, await self._pods(node), running=pods.running)
                 return json_answer(orjson.dumps(body))
@@ -284,6 +299,28 @@ class Kubelets:
             if not count % _TURN:
                 await asyncio.sleep(0)
         return found
+
+    @contextmanager
+    def _counted(self, node: str) -> Iterator[None]:
+        """Count a page while the body runs; the host's kubelets are not the tenant's alone.
+
+        Raises:
+            RefusalError: 429, too many are being read.
+        """
+        if self._reading[node] >= MAX_NODE_PAGES or self._reading.total() >= MAX_PAGES:
+            raise RefusalError(
+                429,
+                f"too many pages of kubelets at a time: at most {MAX_NODE_PAGES} of a node, "
+                f"{MAX_PAGES} in all",
+                headers={"Retry-After": "1"},
+            )
+        self._reading[node] += 1
+        try:
+            yield
+        finally:
+            self._reading[node] -= 1
+            if not self._reading[node]:
+                del self._reading[node]
 
     async def _page(self, call: Call, node: str, page: NodePage) -> Answer:
         response = await self._pages.open(node, page)

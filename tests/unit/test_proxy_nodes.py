@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import Any, cast
 
@@ -10,11 +11,12 @@ import pytest
 
 from syncer import ownership
 from syncer.http1.server import Answer, Request, Response
+from syncer.kube.client import Client
 from syncer.kube.store import Store
 from syncer.naming import Names
 from syncer.proxy import kubelet_paths
 from syncer.proxy.call import Call, Caller
-from syncer.proxy.kubelet_paths import Asked
+from syncer.proxy.kubelet_paths import Asked, NodePage
 from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.nodes import Kubelets, NodePages
 from syncer.proxy.refusal import RefusalError
@@ -27,6 +29,7 @@ from tests.unit.proxy_wire import (
     ask,
     backend,
     closing,
+    eventually,
     front,
     on_both_loops,
 )
@@ -242,7 +245,7 @@ class OnePage(NodePages):
         """Ask this one."""
         self.upstream = upstream
 
-    async def open(self, node: str, page: kubelet_paths.NodePage) -> Any:
+    async def open(self, node: str, page: NodePage) -> Any:
         """Ask for a page."""
         return await self.upstream.send(read("GET", page.path), (), admin=False)
 
@@ -325,3 +328,68 @@ async def test_a_page_that_hangs_is_given_up(path: str, monkeypatch: pytest.Monk
     told = await asked_for(answer(SERIES)[:-20], path, hangs=True)
     assert not told.endswith(b"0\r\n\r\n")
     assert told.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+
+
+class HeldPages(NodePages):
+    """Gives no page before it is told to, and then none; counts those who wait."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self.waiting = 0
+        self.over = asyncio.Event()
+
+    async def open(self, node: str, page: NodePage) -> Any:
+        """Wait."""
+        self.waiting += 1
+        try:
+            await self.over.wait()
+        finally:
+            self.waiting -= 1
+        raise RefusalError(503, "over")
+
+
+async def test_few_pages_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one node and in all, whoever asks; what ended, in whatever way, makes room."""
+    monkeypatch.setattr("syncer.proxy.nodes.MAX_PAGES", 6)
+    pages = HeldPages()
+    found, _ = kubelets(pages=pages)
+
+    async def code(node: str) -> int:
+        with pytest.raises(RefusalError) as refused:
+            await served(found, "/stats/summary", node=node)
+        assert refused.value.headers == ({"Retry-After": "1"} if refused.value.code == 429 else {})
+        return refused.value.code
+
+    async with asyncio.TaskGroup() as tasks:
+        first = [tasks.create_task(code("n1")) for _ in range(4)]
+        await eventually(lambda: pages.waiting == 4)
+        assert await code("n1") == 429
+        second = [tasks.create_task(code("n2")) for _ in range(2)]
+        await eventually(lambda: pages.waiting == 6)
+        assert await code("n2") == 429
+        second[0].cancel()
+        await eventually(lambda: pages.waiting == 5)
+        assert await code("n1") == 429
+        third = tasks.create_task(code("n2"))
+        await eventually(lambda: pages.waiting == 6)
+        pages.over.set()
+    assert [task.result() for task in (*first, second[1], third)] == [503] * 6
+    assert await code("n1") == 503
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b"", b"[]", b"null"])
+async def test_what_the_host_says_of_rights_may_be_nothing(body: bytes) -> None:
+    """Something in front of its API server answers in its place: it is not there, then."""
+
+    async def script(end: End) -> None:
+        await end.body(await end.head())
+        await end.say(answer(body))
+        await end.gone()
+
+    async with backend(script) as server:
+        client = Client(server.config)
+        pages = NodePages(client, Upstream(server.config, name="the host"), insecure=False)
+        with pytest.raises(RefusalError) as refused:
+            await pages.open("n1", NodePage("/metrics"))
+        await client.close()
+    assert (refused.value.code, refused.value.message) == (503, "the host can't be reached")
