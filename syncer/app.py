@@ -25,6 +25,7 @@ import structlog
 import mappers
 from mappers import node_services
 from mappers.kept_nodes import KEEPING_INDEX
+from mappers.pods import NODE_INDEX
 from syncer import ownership
 from syncer.engine import view as views
 from syncer.engine.flow import Limiter
@@ -299,6 +300,7 @@ class App:
                 stores=self._view.stores,
                 synced=lambda side, name: self._informers[side, name].synced,
                 nodes=self._nodes,
+                pods_on=self._pods_on,
                 addresses=addresses,
                 version=lambda: self._view.server_version,
                 services=self._service_copying(),
@@ -330,6 +332,9 @@ class App:
         if "pods" not in self._kinds:
             return ()
         return self._view.store(Side.HOST, "pods").index_values(KEEPING_INDEX)
+
+    def _pods_on(self, node: str) -> list[Key]:
+        return self._view.store(Side.VIRTUAL, "pods").by_index(NODE_INDEX, node)
 
     def _observe(self) -> None:
         """Let metrics and health read the parts; both look only when asked."""

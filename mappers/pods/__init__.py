@@ -35,6 +35,7 @@ Source: vcluster v0.16.4 ``pkg/controllers/resources/pods``; Kubernetes API refe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from mappers.kept_nodes import KEEPING_INDEX
 from mappers.pods import host, references, update, virtual
@@ -42,20 +43,23 @@ from mappers.pods.metadata import OWNER_SET_KIND
 from syncer import ownership
 from syncer.types import Child, Direction, Kind, Object, Part, Resource, Side, Trigger
 
+NODE_INDEX: Final = "node"
+"""Index on virtual pods: the node that a pod is on."""
+
 
 def nodes(pod: Object) -> Iterable[str]:
-    """Index host pods that are copies by the node they are on."""
-    node = pod["spec"].get("nodeName")
-    if node and ownership.annotation(pod, ownership.OBJECT_NAME):
+    """Index pods by the node they are on."""
+    if node := pod["spec"].get("nodeName"):
         yield node
 
 
 def keeping_nodes(pod: Object) -> Iterable[str]:
-    """Index host pods by the node they keep in the virtual cluster.
+    """Index host pods that are copies by the node they keep in the virtual cluster.
 
     Pods of a DaemonSet don't: they are there because the node is.
     """
-    if ownership.annotation(pod, OWNER_SET_KIND) != "DaemonSet":
+    is_copy = ownership.annotation(pod, ownership.OBJECT_NAME)
+    if is_copy and ownership.annotation(pod, OWNER_SET_KIND) != "DaemonSet":
         yield from nodes(pod)
 
 
@@ -87,8 +91,8 @@ KIND = Kind(
     ),
     triggers=(Trigger(Side.HOST, "secrets", "child-of"),),
     children=(Child("secrets", "child-of"),),
-    indexers={"persistentvolumeclaims": references.claims},
-    host_indexers={"node": nodes, KEEPING_INDEX: keeping_nodes},
+    indexers={"persistentvolumeclaims": references.claims, NODE_INDEX: nodes},
+    host_indexers={KEEPING_INDEX: keeping_nodes},
     on_host_gone=virtual.on_host_gone,
     mirror_deletion=True,
     graceful=True,

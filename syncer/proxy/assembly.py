@@ -28,7 +28,7 @@ from syncer.proxy.tls import ServingTls, TlsFiles
 from syncer.proxy.upstream import Upstream
 from syncer.proxy.virtual import ToVirtual
 from syncer.settings import Settings
-from syncer.types import Object, Side
+from syncer.types import Key, Object, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Parts:
         stores: of both sides, by resource.
         synced: says whether a store is complete.
         nodes: gives the names of the host's nodes that the tenant has.
+        pods_on: gives the keys of the virtual pods on a node; asked only when pods are synced.
         addresses: gives the node that has an address.
         version: gives the virtual API server's version, ``""`` while unknown.
         services: how services are copied; ``None``: they are not.
@@ -55,6 +56,7 @@ class Parts:
     stores: Mapping[tuple[Side, str], Lister]
     synced: Callable[[Side, str], bool]
     nodes: Callable[[], Iterable[str]]
+    pods_on: Callable[[str], Iterable[Key]]
     addresses: NodeAddresses
     version: Callable[[], str]
     services: Copying | None = None
@@ -143,7 +145,9 @@ class Proxy:
         lookup = StoreLookup(parts.names, parts.stores, parts.nodes)
         virtual = ToVirtual(self._virtual, authorizer)
         host = ToHost(self._host, authorizer, Targets(parts.names, parts.stores, parts.synced))
-        kubelets = Kubelets(authorizer, host, self._pages, lookup, parts.stores, self._knows_pods)
+        kubelets = Kubelets(
+            authorizer, host, self._pages, lookup, parts.stores, parts.pods_on, self._knows_pods
+        )
         return {
             Route.HEALTH: virtual.health,
             Route.PASS: virtual,

@@ -187,6 +187,7 @@ class Kubelets:
         pages: NodePages,
         lookup: StoreLookup,
         stores: Mapping[tuple[Side, str], Lister],
+        pods_on: Callable[[str], Iterable[Key]],
         ready: Callable[[], bool],
     ) -> None:
         """Make it.
@@ -197,6 +198,7 @@ class Kubelets:
             pages: gets pages of the host's kubelets.
             lookup: says what is the tenant's.
             stores: of both sides, by resource.
+            pods_on: gives the keys of the virtual pods on a node.
             ready: says whether the stores of pods are complete.
         """
         self._authorizer = authorizer
@@ -204,6 +206,7 @@ class Kubelets:
         self._pages = pages
         self._lookup = lookup
         self._stores = stores
+        self._pods_on = pods_on
         self._ready = ready
         self._reading: Counter[str] = Counter()  # pages that are being read, by node
 
@@ -292,9 +295,8 @@ class Kubelets:
     async def _pods(self, node: str) -> Iterable[Object]:
         store = self._stores[Side.VIRTUAL, "pods"]
         found = []
-        for count, key in enumerate(list(store.keys()), 1):
-            pod = store.get(key)
-            if pod is not None and pod["spec"].get("nodeName") == node:
+        for count, key in enumerate(self._pods_on(node), 1):
+            if (pod := store.get(key)) is not None:
                 found.append(pod)
             if not count % _TURN:
                 await asyncio.sleep(0)

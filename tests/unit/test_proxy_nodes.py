@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from mappers.pods import NODE_INDEX, nodes
 from syncer import ownership
 from syncer.http1.server import Answer, Request, Response
 from syncer.kube.client import Client
@@ -48,7 +49,7 @@ def pod(name: str, node: str, uid: str = "1") -> Object:
 
 def stores(*pods: Object) -> dict[tuple[Side, str], Store]:
     """Give both stores, the host's with copies and somebody else's pod."""
-    virtual, host = (Store({}, lambda _change: None) for _ in range(2))
+    virtual, host = (Store({NODE_INDEX: nodes}, lambda _change: None) for _ in range(2))
     for each in pods:
         virtual.apply(each)
         copy = orjson.loads(orjson.dumps(each))
@@ -89,7 +90,13 @@ def kubelets(
     lookup = StoreLookup(NAMES, kept, lambda: NODES)
     nothing = cast("Any", None)
     return Kubelets(
-        nothing, cast("Any", streams), pages or nothing, lookup, kept, lambda: ready
+        nothing,
+        cast("Any", streams),
+        pages or nothing,
+        lookup,
+        kept,
+        lambda node: kept[Side.VIRTUAL, "pods"].by_index(NODE_INDEX, node),
+        lambda: ready,
     ), streams
 
 
@@ -161,6 +168,20 @@ async def test_a_node_has_the_tenants_own_pods() -> None:
         told = await served(found, path)
         assert [each["metadata"]["name"] for each in told["items"]] == ["web"]
     assert (await served(found, "/healthz")) == "ok"
+
+
+async def test_only_the_nodes_own_pods_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many others the tenant has: a list is asked for every few seconds."""
+    found, _ = kubelets(pod("web", "n1"), pod("db", "n2", "2"), pod("new", "", "3"))
+    decoded, get = [], Store.get
+
+    def noted(store: Store, key: Key) -> Object | None:
+        decoded.append(key.name)
+        return get(store, key)
+
+    monkeypatch.setattr(Store, "get", noted)
+    await served(found, "/pods")
+    assert decoded == ["web"]
 
 
 async def test_many_pods_let_others_have_their_turn() -> None:

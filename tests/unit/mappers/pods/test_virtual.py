@@ -352,12 +352,12 @@ def test_vanished_host_pod(status: Object, expected: OnHostGone) -> None:
     ids=["unplaced", "bare", "ReplicaSet", "DaemonSet"],
 )
 def test_node_indexes(owner: str | None, spec: Object, expected: Any) -> None:
-    """Every copy is on its node; those of a DaemonSet don't keep it."""
+    """Every pod is on its node; copies of a DaemonSet's don't keep it."""
     owners = [{"apiVersion": "apps/v1", "kind": owner, "name": "o", "uid": "u"}] if owner else []
     host = on_host(pod(spec, ownerReferences=owners))
     assert (list(nodes(host)), list(keeping_nodes(host))) == expected
 
 
 def test_foreign_pod_needs_no_node() -> None:
-    """A host pod that is no copy is not in the index."""
-    assert list(nodes(pod({"nodeName": "n"}))) == []
+    """A host pod that is no copy keeps none."""
+    assert list(keeping_nodes(pod({"nodeName": "n"}))) == []
