@@ -28,11 +28,6 @@ MAX_NAME: Final = 63
 _KEPT = 52
 _HASH = 10
 
-DNS1123_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-DNS1123_SUBDOMAIN: Final = re.compile(
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-)
-
 
 def safe_concat(*parts: str) -> str:
     """Join with ``-``; what would be longer than 63 is cut to 52, ``-`` and 10 hex of a hash.

@@ -45,7 +45,7 @@ from pydantic import (
     field_validator,
 )
 
-from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
+from syncer.dns1123 import is_label, is_subdomain
 
 ENV_PREFIX: Final = "SYNCER_"
 """What the environment variable of each setting starts with."""
@@ -201,7 +201,7 @@ def _words(value: object) -> tuple[str, ...]:
 
 
 def _dns_label(value: str) -> str:
-    if value and not DNS1123_LABEL.fullmatch(value):
+    if value and not is_label(value):
         raise ValueError(_LABEL_RULE)
     return value
 
@@ -214,7 +214,7 @@ def _tenant_name(value: str) -> str:
 
 
 def _dns_subdomain(value: str) -> str:
-    if value and (len(value) > 253 or not DNS1123_SUBDOMAIN.fullmatch(value)):
+    if value and not is_subdomain(value):
         raise ValueError(
             'must be a DNS name: lower case letters, digits, "-" and ".", at most 253 characters'
         )
@@ -235,7 +235,7 @@ def _required(value: str) -> str:
 
 def _is_label_key(text: str) -> bool:
     prefix, slash, name = text.rpartition("/")
-    if slash and (len(prefix) > 253 or not DNS1123_SUBDOMAIN.fullmatch(prefix)):
+    if slash and not is_subdomain(prefix):
         return False
     return bool(_QUALIFIED.fullmatch(name))
 

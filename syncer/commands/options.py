@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
+from syncer.dns1123 import is_label, is_subdomain
 from syncer.settings import Bool, DnsLabel, HttpsUrl, Option, TenantName, Word
 from syncer.types import Key
 
@@ -34,7 +34,7 @@ def _account(value: object) -> Key | None:
         return value
     namespace, slash, name = str(value).rpartition("/")
     namespace = namespace if slash else SERVICE_ACCOUNT_NAMESPACE
-    fine = DNS1123_LABEL.fullmatch(namespace) and DNS1123_SUBDOMAIN.fullmatch(name)
+    fine = is_label(namespace) and is_subdomain(name)
     if not fine or len(name) > 253:
         raise ValueError(_ACCOUNT_RULE)
     return Key(namespace, name)

@@ -15,9 +15,9 @@ from typing import Final
 
 import orjson
 
+from syncer.dns1123 import is_label, is_subdomain
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
-from syncer.naming import DNS1123_LABEL, DNS1123_SUBDOMAIN
 from syncer.proxy.authenticate import unauthorized
 from syncer.proxy.call import Call
 from syncer.proxy.identity import ANONYMOUS, NOBODY, User, with_class
@@ -337,7 +337,7 @@ def _never_extra(key: str, values: tuple[str, ...]) -> str:
     domain, _, path = key.partition("/")
     if not key:
         return "impersonating the empty string key in extra is not allowed"
-    if not (_is_subdomain(domain) and _PATH.fullmatch(path)):
+    if not (is_subdomain(domain) and _PATH.fullmatch(path)):
         return f'impersonating an invalid key in extra is not allowed: "{key}"'
     if key != key.lower():
         return f'impersonating a non-lowercase key in extra is not allowed: "{key}"'
@@ -377,7 +377,7 @@ def _account(name: str) -> tuple[str, str] | None:
     """Give namespace and name of a service account, when a user is one."""
     match name.split(":"):
         case ["system", "serviceaccount", namespace, account]:
-            fine = DNS1123_LABEL.fullmatch(namespace) and _is_subdomain(account)
+            fine = is_label(namespace) and is_subdomain(account)
             return (namespace, account) if fine else None
         case _:
             return None
@@ -386,9 +386,4 @@ def _account(name: str) -> tuple[str, str] | None:
 def _node(name: str) -> str:
     """Give the name of the node that a user is, or ``""``."""
     node = name.removeprefix("system:node:")
-    return node if node != name and _is_subdomain(node) else ""
-
-
-def _is_subdomain(text: str) -> bool:
-    """Say whether an object could have this name, or a key this domain: 253 characters at most."""
-    return len(text) <= 253 and DNS1123_SUBDOMAIN.fullmatch(text) is not None
+    return node if node != name and is_subdomain(node) else ""

@@ -24,7 +24,8 @@ from typing import Final
 import orjson
 
 from syncer import ownership
-from syncer.naming import DNS1123_SUBDOMAIN, Names
+from syncer.dns1123 import is_subdomain
+from syncer.naming import Names
 from syncer.proxy.node_metrics import HostAnswerError, Lookup
 from syncer.types import Key, Object, key_of
 
@@ -192,7 +193,7 @@ def _requirement(tokens: _Tokens) -> Requirement:
         tokens.take()
     key = tokens.word()
     prefix, slash, name = key.rpartition("/")
-    valid_prefix = not slash or (len(prefix) <= 253 and DNS1123_SUBDOMAIN.fullmatch(prefix))
+    valid_prefix = not slash or is_subdomain(prefix)
     if not valid_prefix or not _LABEL_NAME.fullmatch(name):
         raise BadSelectorError(f"unable to parse requirement: invalid label key {key!r}")
     symbol, word = tokens.peek()
