@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from inspect import Parameter, Signature
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from syncer.http1.server import Answer, Handler, Request
+from syncer.http1.server import Answer, Handler, Request, Response
 from syncer.kube.access import Access, load_key_pair
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.proxy import endpoint
@@ -51,9 +52,9 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
 
     @pytest.mark.parametrize("loop", _LOOPS)
     @functools.wraps(test)
-    def run(loop: Callable[[], asyncio.AbstractEventLoop], **arguments: Any) -> None:
+    def run(loop: Callable[[], asyncio.AbstractEventLoop], *given: Any, **arguments: Any) -> None:
         with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(_within(test(**arguments)))
+            runner.run(_within(test(*given, **arguments)))
 
     wanted = {name: kind for name, kind in test.__annotations__.items() if name != "return"}
     run.__signature__ = _signature(["loop", *wanted])  # type: ignore[attr-defined]
@@ -145,6 +146,22 @@ class End:
                 return sent
         return sent
 
+    async def in_pieces(self, data: bytes, cuts: Collection[int]) -> None:
+        """Write packets that end before these places, each read before the next is written."""
+        ends = [*sorted(cuts), len(data)]
+        for start, stop in pairwise([0, *ends]):
+            await self.say(data[start:stop])
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    def stall(self) -> None:
+        """Take nothing that comes."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    def go_on(self) -> None:
+        """Take what comes."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
     def end(self) -> None:
         """Say that nothing more comes, and go on reading."""
         self.writer.write_eof()
@@ -160,6 +177,26 @@ class End:
 
 Script = Callable[[End], Awaitable[None]]
 """Serves one connection."""
+
+
+def always(*answers: bytes) -> Script:
+    """Answer one request after the other, each with the next of these; then wait for the end."""
+
+    async def script(end: End) -> None:
+        for answer in answers:
+            await end.head()
+            await end.say(answer)
+        await end.gone()
+
+    return script
+
+
+async def echo(request: Request) -> Response:
+    """Answer with method, target and body, as a front's handler."""
+    body = b""
+    while piece := await request.read():
+        body += piece
+    return Response(200, body=f"{request.method} {request.target} ".encode() + body)
 
 
 @dataclass
