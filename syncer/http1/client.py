@@ -240,7 +240,7 @@ class _Connection(asyncio.Protocol):
         self.resume_writing()
         if self._reply is not None and exc is None and not self._ends:
             self._complete(self._reply)
-        elif self._seen:
+        elif self._reply is not None or self._seen:
             self._fail(ConnectionResetError("the answer broke off"))
         else:
             self._fail(NoAnswerError("the server closed the connection"))
