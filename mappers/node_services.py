@@ -54,7 +54,8 @@ KUBELET_PORT: Final = 10250
 """Port of these Services, and the one that the nodes name."""
 
 ADDRESS_INDEX: Final = "address"
-"""Index on these Services: each of their IP addresses."""
+"""Index on these Services: each of their IP addresses; a Service under another name than the one we
+give has none, for it was somebody else who made it."""
 
 RESOURCE: Final = Resource("", "v1", "services", "Service", part="node-services")
 
@@ -119,6 +120,11 @@ def addresses(service: Object) -> tuple[str, ...]:
     spec = service["spec"]
     given = spec.get("clusterIPs") or (spec.get("clusterIP", ""),)
     return tuple(str(address) for address in map(parse_address, given) if address)
+
+
+def _indexed_addresses(service: Object) -> tuple[str, ...]:
+    tenant = (service["metadata"].get("labels") or {}).get(BELONGS_TO, "")
+    return addresses(service) if made_for(service, Names(tenant, "")) else ()
 
 
 # -- what they are -----------------------------------------------------------------------------
@@ -197,5 +203,5 @@ KIND = Kind(
     derive=_derive,
     on_host=OnHost(service_name, made_for, _selector),
     triggers=(Trigger(Side.HOST, "pods", KEEPING_INDEX),),
-    host_indexers={ADDRESS_INDEX: addresses},
+    host_indexers={ADDRESS_INDEX: _indexed_addresses},
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mappers.kept_nodes import FAKE_NODE
 from mappers.node_services import (
+    ADDRESS_INDEX,
     BELONGS_TO,
     KIND,
     NODE,
@@ -18,7 +19,9 @@ from mappers.node_services import (
     service_name,
 )
 from syncer.engine.plan import Create, Delete, Wait
+from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.proxy.kubelet_paths import NodeAddresses
 from syncer.types import OWN_SERVICE, Key, Object, Query, Ref, Side
 
 KEY = Key("", "worker-1.example")
@@ -283,3 +286,31 @@ def _made(names: Names, key: Key) -> Object:
 def test_addresses_are_in_their_short_form(spec: Object, found: tuple[str, ...]) -> None:
     """A Service's addresses are written as a request's are read."""
     assert addresses({"spec": spec}) == found
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param({"name": "mine"}, id="another name"),
+        pytest.param({"name": "vc-node-other"}, id="another node's name"),
+        pytest.param({"labels": {BELONGS_TO: "vc"}}, id="no node"),
+        pytest.param({"labels": {BELONGS_TO: "vc", NODE: "n"}}, id="another node"),
+        pytest.param({"labels": {BELONGS_TO: "other", NODE: KEY.name}}, id="another tenant's"),
+    ],
+)
+def test_a_service_that_we_did_not_make_lends_no_node_its_address(
+    service: Any, tools: Any, changed: Object
+) -> None:
+    """Neither is the endpoint its kubelet there, nor is the certificate good for it."""
+    foreign = tools.copied(service)
+    foreign["metadata"] |= {"uid": "s2", "resourceVersion": "2", **changed}
+    foreign["spec"] |= {"clusterIP": "10.96.6.6", "clusterIPs": ["10.96.6.6"]}
+    store = Store(KIND.host_indexers, lambda _change: None)
+    found = NodeAddresses(store, ADDRESS_INDEX, node_of, lambda: ())
+    store.apply(service)
+    if changed.get("name"):
+        store.apply(foreign)
+    else:
+        store.apply({**foreign, "metadata": {**foreign["metadata"], "namespace": "elsewhere"}})
+    assert (found("10.96.3.4"), found("10.96.6.6")) == (KEY.name, None)
+    assert found.ips() == ("10.96.3.4",)
