@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import orjson
 
+from syncer.dns1123 import is_label
 from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
@@ -98,6 +99,8 @@ class MetricsApi:
 
     async def _pods(self, info: RequestInfo) -> bytes:
         selection = _selection(info, namespaced=True)
+        if selection.namespace and not is_label(selection.namespace):
+            return resource_metrics.no_pods()  # the host would refuse to select by such a label
         body = await self._ask(self._pods_path(), selector=selection.host_selector(self._names))
         return resource_metrics.pods(body, selection, self._lookup)
 

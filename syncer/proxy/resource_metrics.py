@@ -392,6 +392,11 @@ def pods(body: bytes, selection: Selection, lookup: Lookup) -> bytes:
     return _list("PodMetricsList", found)
 
 
+def no_pods() -> bytes:
+    """Give the list of a namespace that isn't there, as JSON."""
+    return _list("PodMetricsList", [])
+
+
 def pod(body: bytes, lookup: Lookup) -> bytes | None:
     """Translate one pod's metrics.
 

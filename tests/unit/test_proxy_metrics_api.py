@@ -138,6 +138,16 @@ async def test_what_is_refused(
     assert "127.0.0.1" not in refused.value.message
 
 
+@pytest.mark.parametrize("namespace", ["A", "a_b", "a%20b", "a),x%20in%20(b", "a" * 64, "-a"])
+async def test_a_namespace_that_can_not_be_there_has_no_pods(namespace: str) -> None:
+    """As any that isn't there; the host, which selects by it, would call it no label."""
+    found = await told(f"{V1}/namespaces/{namespace}/pods")
+    assert (found["kind"], found["items"]) == ("PodMetricsList", [])
+    with pytest.raises(RefusalError) as refused:
+        await told(f"{V1}/namespaces/{namespace}/pods?labelSelector=a%20b")
+    assert refused.value.code == 400
+
+
 @pytest.mark.parametrize("path", [BASE, V1, f"{V1}/pods", f"{V1}/nodes/n2", f"{V1}/none"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 async def test_nothing_is_told_without_the_right(path: str, method: str) -> None:
