@@ -30,7 +30,7 @@ from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, without_identity
 from syncer.proxy.kubelet_paths import LOG_PARAMETERS
 from syncer.proxy.links import LinkRewriter
-from syncer.proxy.refusal import RefusalError, json_answer
+from syncer.proxy.refusal import RefusalError, in_tenants_words, json_answer
 from syncer.proxy.targets import Target, Targets, container_of
 from syncer.proxy.upgrade import tunnel
 from syncer.proxy.upstream import (
@@ -310,10 +310,10 @@ class ToHost:
 
     def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
         """Say a refusal of the host's in the tenant's names."""
-        return in_tenants_words(body, status, self._targets.names, target)
+        return translated(body, status, self._targets.names, target)
 
 
-def in_tenants_words(body: bytes, status: int, names: Names, target: Target) -> bytes:
+def translated(body: bytes, status: int, names: Names, target: Target) -> bytes:
     """Say what the host said in the tenant's names.
 
     Args:
@@ -323,15 +323,12 @@ def in_tenants_words(body: bytes, status: int, names: Names, target: Target) -> 
         target: the object it is about.
     """
     key = key_of(target.virtual)
-    known = {target.host.name: key}
     try:
         decoded = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return hide_host_names(body.decode(errors="replace"), names, known).encode()
-    message = decoded.get("message", "") if isinstance(decoded, dict) else ""
-    reason = decoded.get("reason", "") if isinstance(decoded, dict) else ""
-    text = hide_host_names(str(message), names, known)
-    return RefusalError(status, text, reason=str(reason)).body()
+        text = body.decode(errors="replace")
+        return hide_host_names(text, names, {target.host.name: key}).encode()
+    return in_tenants_words(decoded, status, key, names).body()
 
 
 def split_name(name: str) -> tuple[str, str, str]:

@@ -15,8 +15,9 @@ from typing import Final
 import orjson
 
 from syncer.http1.server import Response
+from syncer.naming import Names, hide_host_names
 from syncer.proxy.request import RequestInfo
-from syncer.types import Object
+from syncer.types import Key, Object
 
 _REASONS: Final = {
     400: "BadRequest",
@@ -122,6 +123,36 @@ def not_found(resource: str, name: str, group: str = "") -> RefusalError:
     if not group:
         del details["group"]
     return RefusalError(404, f'{kind} "{name}" not found', details=details)
+
+
+def in_tenants_words(status: object, code: int, key: Key, names: Names) -> RefusalError:
+    """Say a refusal of the host's in the tenant's names.
+
+    Args:
+        status: the host's Status; of what has another form, nothing is told.
+        code: HTTP status.
+        key: of the virtual object whose copy it is about.
+        names: the tenant's names.
+    """
+    known = {names.host_key(key).name: key}
+
+    def told(said: object, *fields: str) -> dict[str, str]:
+        found = said if isinstance(said, dict) else {}
+        return {
+            field: hide_host_names(text, names, known)
+            for field in fields
+            if isinstance(text := found.get(field), str)
+        }
+
+    given = status.get("details") if isinstance(status, dict) else None
+    details: Object = dict(told(given, "name", "kind"))
+    causes = given.get("causes") if isinstance(given, dict) else None
+    if isinstance(causes, list):
+        details["causes"] = [told(cause, "reason", "message", "field") for cause in causes]
+    words = told(status, "message", "reason")
+    return RefusalError(
+        code, words.get("message", ""), reason=words.get("reason", ""), details=details
+    )
 
 
 def forbidden(user: str, info: RequestInfo, verb: str, why: str = "") -> RefusalError:

@@ -40,10 +40,10 @@ from syncer.http1.client import Reply
 from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
-from syncer.naming import Names, hide_host_names
+from syncer.naming import Names
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header
-from syncer.proxy.refusal import RefusalError
+from syncer.proxy.refusal import RefusalError, in_tenants_words
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import MAX_OBJECT, Upstream, answer_headers, read_body, relay
 from syncer.proxy.virtual import ToVirtual
@@ -60,8 +60,6 @@ _NEGOTIATED: Final = frozenset({"accept", "accept-encoding"})
 _APPLY: Final = "application/apply-patch+"
 _JSON: Final = "application/json"
 _PASSING: Final = frozenset({401, 404, 408, 409, 429})
-_UNCERTAIN: Final = frozenset({409, 504})
-"""Answers of the virtual server after which the Service may be there nevertheless."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("proxy")
 
@@ -215,6 +213,18 @@ def _decoded(body: bytes) -> Object | None:
     return decoded if isinstance(decoded, dict) else None
 
 
+def was_refused(status: int) -> bool:
+    """Say whether the virtual API server's answer to a creation means that nothing was created.
+
+    After a failure of the server's own, and where something of that name is there, the Service may
+    be: with the address that its copy has.
+
+    Args:
+        status: HTTP status of the answer.
+    """
+    return 400 <= status < 500 and status != 409
+
+
 # -- what the host's answer means ----------------------------------------------------------------
 
 
@@ -234,29 +244,6 @@ def is_refusal(error: ApiError) -> bool:
     if error.forbidden and 'cannot create resource "services"' in error.message:
         return False  # the syncer's own rights
     return "does not support dry run" not in error.message  # a webhook that wasn't asked at all
-
-
-def in_tenants_words(error: ApiError, key: Key, names: Names) -> RefusalError:
-    """Say a refusal of the host's in the tenant's names.
-
-    Args:
-        error: the refusal.
-        key: of the virtual Service.
-        names: the tenant's names.
-    """
-    known = {names.host_key(key).name: key}
-
-    def said(value: object) -> object:
-        return hide_host_names(value, names, known) if isinstance(value, str) else value
-
-    details: dict[str, Any] = {"name": key.name, "kind": error.details.get("kind") or "services"}
-    if causes := error.details.get("causes"):
-        told = ("reason", "message", "field")
-        details["causes"] = [
-            {name: said(cause[name]) for name in told if name in cause} for cause in causes
-        ]
-    message = hide_host_names(error.message, names, known)
-    return RefusalError(error.status, message, reason=error.reason, details=details)
 
 
 def _taken(key: Key, owner: Key | None) -> RefusalError:
@@ -411,8 +398,7 @@ class ServiceCreate:
                 break
             response.close()  # the virtual cluster can't have that address or those ports
             response = await self._send(request, body)
-        refused = response.status >= 400 and response.status not in _UNCERTAIN
-        if copy.mine and copy.host is not None and refused:
+        if copy.mine and copy.host is not None and was_refused(response.status):
             await self._take_back(copy.host)
         return response
 
@@ -441,7 +427,12 @@ class ServiceCreate:
             if error.already_exists:
                 return await self._in_the_way(draft, ctx)
             if is_refusal(error):
-                raise in_tenants_words(error, draft.key, self._names) from error
+                status = {
+                    "message": error.message,
+                    "reason": error.reason,
+                    "details": {"kind": "services", **error.details, "name": draft.key.name},
+                }
+                raise in_tenants_words(status, error.status, draft.key, self._names) from error
             return _not_asked(draft, error)
         except (TransportError, _ClosedError) as error:
             return _not_asked(draft, error)

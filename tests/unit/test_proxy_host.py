@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncer.naming import Names
 from syncer.proxy import host as module
-from syncer.proxy.host import ToHost, in_tenants_words, split_name
+from syncer.proxy.host import ToHost, split_name, translated
 from syncer.proxy.identity import Header
 from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError
@@ -57,11 +57,11 @@ def status(message: str, reason: str = "NotFound", code: int = 404) -> Object:
     ],
 )
 def test_the_host_is_heard_in_the_tenants_names(said: str, told: str) -> None:
-    """Of a Status its message and reason, of a text all; never the host's names."""
-    body = {**status(said), "details": {"name": COPY, "kind": "pods"}}
-    heard = in_tenants_words(orjson.dumps(body), 404, NAMES, TARGET)
-    assert orjson.loads(heard) == status(told)
-    assert in_tenants_words(said.encode(), 404, NAMES, TARGET) == told.encode()
+    """All of a text; of a Status what is for the caller; never the host's names."""
+    body = {**status(said), "details": {"name": COPY, "kind": "pods", "uid": "1-2"}}
+    heard = translated(orjson.dumps(body), 404, NAMES, TARGET)
+    assert orjson.loads(heard) == {**status(told), "details": {"name": "web", "kind": "pods"}}
+    assert translated(said.encode(), 404, NAMES, TARGET) == told.encode()
 
 
 @settings(deadline=None)
@@ -69,9 +69,9 @@ def test_the_host_is_heard_in_the_tenants_names(said: str, told: str) -> None:
 def test_whatever_the_host_says_is_heard(body: bytes, code: int) -> None:
     """No answer makes the translation fail, and none keeps the copy's name."""
     for said in (body, b"[1]", b"null", b'{"message": 1}', b'"%s"' % COPY.encode()):
-        in_tenants_words(said, code, NAMES, TARGET)
+        translated(said, code, NAMES, TARGET)
     text = b"%s\n%s\n%s" % (body, COPY.encode(), body)
-    assert b"\n%s\n" % COPY.encode() not in in_tenants_words(text, code, NAMES, TARGET)
+    assert b"\n%s\n" % COPY.encode() not in translated(text, code, NAMES, TARGET)
 
 
 # -- streams -------------------------------------------------------------------------------------

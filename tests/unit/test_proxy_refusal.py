@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from syncer.proxy.refusal import RefusalError, forbidden, not_found
+from syncer.naming import Names
+from syncer.proxy.refusal import RefusalError, forbidden, in_tenants_words, not_found
 from syncer.proxy.request import RequestInfo, read
-from syncer.types import Object
+from syncer.types import Key, Object
 
+KEY = Key("default", "web")
+NAMES = Names("vc", "host-ns")
+COPY = "web-x-default-x-vc"
 POD_LOG = read("GET", "/api/v1/namespaces/ns/pods/p/log")
 
 
@@ -123,3 +129,45 @@ def test_what_is_forbidden_is_said_as_servers_say_it(
 ) -> None:
     """Source: forbiddenMessage of k8s.io/apiserver, and NewForbidden of apimachinery."""
     assert forbidden("u", info, verb, why).status == status(403, "Forbidden", message, details)
+
+
+# -- the host's ----------------------------------------------------------------------------------
+
+
+def test_a_refusal_of_the_hosts_names_the_tenants_object() -> None:
+    """Code, reason and causes stay; no host name is left in any of its fields."""
+    said = status(
+        422,
+        "Invalid",
+        f'Service "{COPY}" is invalid: policy denied {COPY} in namespace host-ns',
+        {
+            "name": COPY,
+            "kind": "Service",
+            "uid": "1-2-3",
+            "causes": [{"reason": "X", "message": f"{COPY} is ugly", "field": "spec", "other": 1}],
+        },
+    )
+    told = 'Service "web" is invalid: policy denied web in namespace default'
+    cause = {"reason": "X", "message": "web is ugly", "field": "spec"}
+    details = {"name": "web", "kind": "Service", "causes": [cause]}
+    assert in_tenants_words(said, 422, KEY, NAMES).status == status(422, "Invalid", told, details)
+
+
+_json = st.recursive(
+    st.none() | st.integers() | st.just(f"{COPY} in namespace host-ns"),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["message", "reason", "details", "causes", "name"]), inner
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(_json)
+def test_whatever_is_no_status_is_told_without_the_hosts_names(said: object) -> None:
+    """A workload may answer as if it were the host."""
+    body = in_tenants_words(said, 400, KEY, NAMES).body()
+    assert COPY.encode() not in body
+    assert b"host-ns" not in body
