@@ -236,6 +236,30 @@ class Renewing(ConnectionConfig):
         return self._credentials
 
 
+RENEWALS = [
+    pytest.param(True, ["a"], [b"a"], True, id="good at once"),
+    pytest.param(True, ["old", "a"], [b"old", b"a"], True, id="good when read again"),
+    pytest.param(True, ["old"], [b"old"], False, id="never good"),
+    pytest.param(True, ["old", "older"], [b"old", b"older"], False, id="asked twice at most"),
+    pytest.param(False, ["a"], [b""], False, id="the caller's own, none"),
+]
+"""Whether our own credentials go along, those we have, those that are sent, whether one is good."""
+
+
+def by_token(got: list[bytes], answer: bytes) -> Script:
+    """Answer who has the token ``a``, refuse all others; note the tokens."""
+
+    async def script(end: End) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not got or got[-1] != b"a":
+                head = await end.head()
+                got.append(head.partition(b"Bearer ")[2].partition(b"\r\n")[0])
+                no = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+                await end.say(answer if got[-1] == b"a" else no)
+
+    return script
+
+
 @asynccontextmanager
 async def backend(script: Script) -> AsyncIterator[Backend]:
     """Serve each connection by a script."""

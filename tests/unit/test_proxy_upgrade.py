@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,11 +16,16 @@ from syncer.proxy.identity import Header
 from syncer.proxy.upgrade import tunnel, wants_upgrade
 from syncer.proxy.upstream import headers_of
 from tests.unit.proxy_wire import (
+    RENEWALS,
+    SECONDS,
     Backend,
     End,
     Renewing,
+    Script,
+    always,
     ask,
     backend,
+    by_token,
     caller,
     front,
     on_both_loops,
@@ -58,7 +65,7 @@ class Tunnels:
         return response
 
 
-def agreeing(then: Callable[[End], Any], agreed: bytes = AGREED) -> Callable[[End], Any]:
+def agreeing(then: Script, agreed: bytes = AGREED) -> Script:
     """Agree, then go on."""
 
     async def script(end: End) -> None:
@@ -67,6 +74,17 @@ def agreeing(then: Callable[[End], Any], agreed: bytes = AGREED) -> Callable[[En
         await then(end)
 
     return script
+
+
+@asynccontextmanager
+async def tunnelled(script: Script) -> AsyncIterator[tuple[Backend, End]]:
+    """Serve by a script, and call it through the endpoint."""
+    async with (
+        backend(script) as server,
+        front(Tunnels(server)) as address,
+        caller(address) as end,
+    ):
+        yield server, end
 
 
 async def echo(end: End) -> None:
@@ -189,11 +207,7 @@ async def test_what_a_caller_sends_before_the_agreement_is_not_lost() -> None:
         await end.say(AGREED)
         await echo(end)
 
-    async with (
-        backend(script) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(script) as (_, end):
         await end.say(WEBSOCKET + b"early, ")
         await asked.wait()
         await end.say(b"soon")
@@ -205,11 +219,7 @@ async def test_what_a_caller_sends_before_the_agreement_is_not_lost() -> None:
 async def test_an_interim_answer_is_not_the_answer() -> None:
     """100 and 103 may come first; their headers are not the agreement's."""
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: a\r\n\r\n"
-    async with (
-        backend(agreeing(echo, interim + AGREED)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(echo, interim + AGREED)) as (_, end):
         await end.say(WEBSOCKET)
         assert b"Link" not in await end.head()
 
@@ -286,11 +296,7 @@ async def test_the_servers_half_may_end_first() -> None:
         end.end()
         heard.append(await end.rest())
 
-    async with (
-        backend(agreeing(then)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(then)) as (server, end):
         await end.say(WEBSOCKET)
         await end.head()
         assert await end.rest() == b"done"
@@ -308,14 +314,10 @@ async def test_a_stalled_caller_stops_the_server() -> None:
     async def then(end: End) -> None:
         sent.set_result(await end.flood(200 << 20))
 
-    async with (
-        backend(agreeing(then)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(then)) as (_, end):
         await end.say(WEBSOCKET)
         await end.head()
-        end.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        end.stall()
         assert await sent < 40 << 20
 
 
@@ -326,19 +328,15 @@ async def test_a_stalled_server_stops_the_caller() -> None:
     heard = []
 
     async def then(end: End) -> None:
-        end.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        end.stall()
         await going.wait()
-        end.reader._transport.resume_reading()  # type: ignore[attr-defined]
+        end.go_on()
         size = 0
         while piece := await end.reader.read(1 << 20):
             size += len(piece)
         heard.append(size)
 
-    async with (
-        backend(agreeing(then)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(then)) as (server, end):
         await end.say(WEBSOCKET)
         await end.head()
         sent = await end.flood(200 << 20)
@@ -352,14 +350,33 @@ async def test_a_stalled_server_stops_the_caller() -> None:
 
 
 @on_both_loops
+async def test_a_flood_before_the_agreement_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a caller sent early may fill the server's end at once: no more is fetched then."""
+
+    def small(transport: asyncio.BaseTransport) -> None:
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    monkeypatch.setattr(module, "detect", small)
+
+    async def script(end: End) -> None:
+        await end.head()
+        end.stall()
+        await asyncio.sleep(0.05)
+        await end.say(AGREED)
+        await asyncio.sleep(SECONDS)
+
+    async with tunnelled(script) as (_, end):
+        await end.say(WEBSOCKET + b"x" * 250_000)
+        await end.head()
+        assert await end.flood(200 << 20) < 40 << 20
+
+
+@on_both_loops
 async def test_a_tunnel_that_is_idle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when neither side says anything for so long."""
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
-    async with (
-        backend(agreeing(echo)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(echo)) as (server, end):
         await end.say(WEBSOCKET)
         await end.head()
         for _ in range(5):
@@ -379,16 +396,12 @@ async def test_a_late_reader_hears_the_last_words() -> None:
         sent.set_result(await end.flood(200 << 20))
         end.close()
 
-    async with (
-        backend(agreeing(then)) as server,
-        front(Tunnels(server)) as address,
-        caller(address) as end,
-    ):
+    async with tunnelled(agreeing(then)) as (_, end):
         await end.say(WEBSOCKET)
         await end.head()
-        end.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        end.stall()
         await sent
-        end.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        end.go_on()
         assert len(await end.gone()) == await sent
 
 
@@ -426,35 +439,19 @@ async def test_what_the_caller_hears_may_be_chosen() -> None:
     assert [(status, body) for status, _, body in seen] == [(101, b""), (403, b"theirs")]
 
 
-@pytest.mark.parametrize(
-    ("admin", "tokens", "wanted", "status"),
-    [
-        pytest.param(True, ["a"], [b"a"], 101, id="good at once"),
-        pytest.param(True, ["old", "a"], [b"old", b"a"], 101, id="good when read again"),
-        pytest.param(True, ["old"], [b"old"], 401, id="never good"),
-        pytest.param(True, ["old", "older"], [b"old", b"older"], 401, id="asked twice at most"),
-        pytest.param(False, ["a"], [b""], 401, id="the caller's own, none"),
-    ],
-)
+@pytest.mark.parametrize(("admin", "tokens", "wanted", "good"), RENEWALS)
 @on_both_loops
 async def test_old_credentials_are_read_again(
-    admin: bool, tokens: list[str], wanted: list[bytes], status: int
+    admin: bool, tokens: list[str], wanted: list[bytes], good: bool
 ) -> None:
     """Ours once more after a 401 when there are others; a caller's own 401 is the answer."""
-    got = []
-
-    async def script(end: End) -> None:
-        token = (await end.head()).partition(b"Bearer ")[2].partition(b"\r\n")[0]
-        got.append(token)
-        no = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
-        await end.say(AGREED if token == b"a" else no)
-
-    async with backend(script) as server:
+    got: list[bytes] = []
+    async with backend(by_token(got, AGREED)) as server:
         server.config = Renewing(server.config.server, tokens)
         async with front(Tunnels(server, admin=admin)) as address:
             said = await ask(address, WEBSOCKET)
         await server.idle()
-    assert said.startswith(b"HTTP/1.1 %d " % status)
+    assert said.startswith(b"HTTP/1.1 101 " if good else b"HTTP/1.1 401 ")
     assert got == wanted
 
 
@@ -574,13 +571,7 @@ async def test_a_server_that_hangs_is_given_up(
 ) -> None:
     """Before, in and behind the head of its answer."""
     monkeypatch.setattr(module, "AGREE_SECONDS", 0.1)
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.say(said)
-        await end.gone()
-
-    async with backend(script) as server, front(Tunnels(server)) as address:
+    async with backend(always(said)) as server, front(Tunnels(server)) as address:
         answer = await ask(address, WEBSOCKET)
         await server.idle()
     assert answer.startswith(b"HTTP/1.1 504 ")

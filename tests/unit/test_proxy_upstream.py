@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -24,13 +25,18 @@ from syncer.proxy.upstream import (
     read_body,
     relay,
 )
+from syncer.settings import Address
 from tests.unit.proxy_wire import (
     GET,
+    RENEWALS,
     Backend,
     End,
     Renewing,
+    Script,
+    always,
     ask,
     backend,
+    by_token,
     caller,
     closing,
     front,
@@ -69,16 +75,22 @@ class Passing:
         await self.upstream.close()
 
 
-def always(*answers: bytes) -> Callable[[End], Any]:
-    """Answer one request after the other, each with the next of these; then wait for the end."""
+@asynccontextmanager
+async def passed(script: Script, **options: Any) -> AsyncIterator[tuple[Backend, Address]]:
+    """Serve by a script, and pass requests on to it."""
+    async with (
+        backend(script) as server,
+        Passing(server, **options) as passing,
+        front(passing) as address,
+    ):
+        yield server, address
 
-    async def script(end: End) -> None:
-        for answer in answers:
-            await end.head()
-            await end.say(answer)
-        await end.gone()
 
-    return script
+@asynccontextmanager
+async def called(script: Script) -> AsyncIterator[tuple[Backend, End]]:
+    """Serve by a script, and call it through the endpoint."""
+    async with passed(script) as (server, address), caller(address) as end:
+        yield server, end
 
 
 def names_of(head: bytes) -> list[str]:
@@ -148,7 +160,7 @@ async def test_a_request_goes_on_as_it_came() -> None:
         b"GET /api/v1/pods?a=%2F&b=+&&c HTTP/1.1\r\nHost: tenant\r\nAccept: a\r\nAccept: b\r\n"
         b"X-Named: 1\r\nConnection: close, x-named\r\nX-Utf: \xc3\xa4\r\nCookie: c=1\r\n\r\n"
     )
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (_, address):
         answer = await ask(address, request)
     head = heads[0]
     assert head.startswith(b"GET /api/v1/pods?a=%2F&b=+&&c HTTP/1.1\r\n")
@@ -166,11 +178,7 @@ async def test_an_answer_comes_back_as_it_was() -> None:
         b"Connection: x-named\r\nX-Named: 1\r\nKeep-Alive: 3\r\nX-Odd: a\x01b\tc\r\n"
         b"Content-Type: a/b\r\nContent-Length: 5\r\n\r\nhello"
     )
-    async with (
-        backend(always(answer)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(answer)) as (_, address):
         head, _, body = (await ask(address, closing(GET))).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 418 ")
     assert b"Set-Cookie: a=1\r\nSet-Cookie: b=2" in head
@@ -183,11 +191,7 @@ async def test_an_answer_comes_back_as_it_was() -> None:
 @on_both_loops
 async def test_a_header_that_is_no_text_is_refused() -> None:
     """Bytes that are not UTF-8 could be read in several ways."""
-    async with (
-        backend(always(HELLO)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(HELLO)) as (server, address):
         answer = await ask(address, GET.replace(b"\r\n\r\n", b"\r\nX: \xff\r\n\r\n"))
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert server.connections == 0
@@ -248,12 +252,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 async def test_connections_are_used_again(method: bytes, answer: bytes, body: bytes) -> None:
     """After an answer of any form both connections take the next request."""
     request = GET.replace(b"GET", method)
-    async with (
-        backend(always(answer, HELLO)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(always(answer, HELLO)) as (server, end):
         await end.say(request)
         head = await end.head()
         assert (await end.body(head) if method != b"HEAD" else b"") == body
@@ -273,12 +272,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection() -> None:
         await end.say(b"HTTP/1.0 200 OK\r\n\r\nhello")
         end.close()
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (server, end):
         for _ in range(2):
             await end.say(GET)
             assert await end.body(await end.head()) == b"hello"
@@ -297,12 +291,7 @@ async def test_what_comes_goes_on_at_once() -> None:
             await end.say(b"%x\r\n%s\r\n" % (len(piece), piece))
         await end.say(b"0\r\n\r\n")
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (_, end):
         await end.say(GET)
         await end.head()
         for piece in (b"one\n", b"two\n"):
@@ -317,11 +306,7 @@ async def test_nothing_is_unpacked() -> None:
     """A compressed answer stays so, with its header."""
     packed = gzip.compress(b"hello")
     answer = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
-    async with (
-        backend(always(answer)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(answer)) as (_, address):
         head, _, body = (await ask(address, closing(GET))).partition(b"\r\n\r\n")
     assert b"Content-Encoding: gzip" in head
     assert body == packed
@@ -330,11 +315,7 @@ async def test_nothing_is_unpacked() -> None:
 @on_both_loops
 async def test_an_old_client_gets_no_chunks() -> None:
     """HTTP/1.0 has none: the answer ends with the connection."""
-    async with (
-        backend(always(CHUNKED)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(CHUNKED)) as (_, address):
         head, _, body = (await ask(address, b"GET / HTTP/1.0\r\n\r\n")).partition(b"\r\n\r\n")
     assert b"chunked" not in head
     assert body == b"hello"
@@ -344,11 +325,7 @@ async def test_an_old_client_gets_no_chunks() -> None:
 async def test_a_redirect_is_an_answer() -> None:
     """It is the caller's to follow: nobody is asked where it leads."""
     answer = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    async with (
-        backend(always(answer)) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(answer)) as (server, address):
         said = await ask(address, closing(GET))
     assert said.startswith(b"HTTP/1.1 302 ")
     assert b"Location: http://127.0.0.1:1/\r\n" in said
@@ -387,7 +364,7 @@ async def test_what_is_no_answer_is_told(answer: bytes, code: int) -> None:
         await end.say(answer)
         end.close()
 
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (server, address):
         said = await ask(address, closing(GET.replace(b"GET", b"POST")))
         await server.idle()
     assert said.startswith(b"HTTP/1.1 %d " % code)
@@ -417,12 +394,7 @@ async def test_an_answer_that_breaks_off_breaks_off(answer: bytes, how: str) -> 
         await asyncio.sleep(0.05)
         getattr(end, how)()
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (server, end):
         await end.say(closing(GET))
         said = await end.gone()
         await server.idle()
@@ -435,16 +407,7 @@ async def test_an_answer_that_breaks_off_breaks_off(answer: bytes, how: str) -> 
 @on_both_loops
 async def test_a_server_that_says_nothing_is_given_up() -> None:
     """After the time for a head the caller is told, and the connection is closed."""
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.gone()
-
-    async with (
-        backend(script) as server,
-        Passing(server, head_seconds=0.1) as passing,
-        front(passing) as address,
-    ):
+    async with passed(always(b""), head_seconds=0.1) as (server, address):
         said = await ask(address, closing(GET))
         await server.idle()
     assert said.startswith(b"HTTP/1.1 504 ")
@@ -478,7 +441,7 @@ async def test_who_leaves_takes_the_request_along(said: bytes) -> None:
         asked.set()
         await end.gone()
 
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (server, address):
         async with caller(address) as end:
             await end.say(GET)
             await asked.wait()
@@ -496,15 +459,10 @@ async def test_a_stalled_reader_stops_the_server() -> None:
         await end.say(OK + b"\r\n")
         sent.set_result(await end.flood(200 << 20))
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (_, end):
         await end.say(GET)
         await end.head()
-        end.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        end.stall()
         assert await sent < 40 << 20  # nearly all of it in the kernel's
 
 
@@ -514,15 +472,10 @@ async def test_a_stalled_server_stops_the_caller() -> None:
 
     async def script(end: End) -> None:
         await end.head()
-        end.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        end.stall()
         await asyncio.sleep(3)
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (_, end):
         await end.say(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\n\r\n")
         assert await end.flood(60_000_000) < 40 << 20
 
@@ -579,7 +532,7 @@ async def test_a_body_goes_on(method: bytes, fields: bytes, body: bytes) -> None
         await end.gone()
 
     request = closing(method + b" / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n") + body
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (_, address):
         assert (await ask(address, request)).endswith(b"\r\n\r\nhello")
     assert body_of(bytes(got)) == wanted
     head = bytes(got).partition(b"\r\n\r\n")[0]
@@ -598,12 +551,7 @@ async def test_who_waits_is_asked_for_the_body(size: int) -> None:
         await end.say(HELLO)
         await end.gone()
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (_, end):
         await end.say(
             b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: %d\r\n\r\n"
             % size
@@ -640,7 +588,7 @@ async def test_a_body_has_limits(
         got.append(await end.gone())
 
     request = b"PUT / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n" + body
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (server, address):
         said = await ask(address, request)
         await server.idle()
     assert said.startswith(b"HTTP/1.1 %d " % code)
@@ -659,7 +607,7 @@ async def test_a_body_that_breaks_off_breaks_off(fields: bytes) -> None:
         begun.set()
         got.append(head + await end.gone())
 
-    async with backend(script) as server, Passing(server) as passing, front(passing) as address:
+    async with passed(script) as (server, address):
         async with caller(address) as end:
             await end.say(b"PUT / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n5\r\nhello\r\n")
             await begun.wait()
@@ -683,12 +631,7 @@ async def test_a_body_comes_but_once() -> None:
         else:
             got.append(head + await end.gone())
 
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    async with called(script) as (_, end):
         await end.say(GET)
         await end.head()
         await end.read(5)
@@ -701,18 +644,8 @@ async def test_a_body_comes_but_once() -> None:
 @on_both_loops
 async def test_an_answer_may_come_before_the_body() -> None:
     """A server that refuses a body need not read it; the caller is told, then closed."""
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
-        await end.gone()
-
-    async with (
-        backend(script) as server,
-        Passing(server) as passing,
-        front(passing) as address,
-        caller(address) as end,
-    ):
+    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"
+    async with called(always(refusal)) as (server, end):
         await end.say(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\nx")
         said = await end.gone()
         await server.idle()
@@ -740,39 +673,18 @@ async def test_a_body_is_read_whole() -> None:
 # -- credentials ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("admin", "tokens", "wanted", "code"),
-    [
-        pytest.param(True, ["a"], [b"a"], 200, id="good at once"),
-        pytest.param(True, ["old", "a"], [b"old", b"a"], 200, id="good when read again"),
-        pytest.param(True, ["old"], [b"old"], 401, id="never good"),
-        pytest.param(True, ["old", "older"], [b"old", b"older"], 401, id="asked twice at most"),
-        pytest.param(False, ["a"], [b""], 401, id="the caller's own, none"),
-    ],
-)
+@pytest.mark.parametrize(("admin", "tokens", "wanted", "good"), RENEWALS)
 @on_both_loops
 async def test_old_credentials_are_read_again(
-    admin: bool, tokens: list[str], wanted: list[bytes], code: int
+    admin: bool, tokens: list[str], wanted: list[bytes], good: bool
 ) -> None:
     """Ours once more after a 401 when there are others; a caller's own 401 is the answer."""
-    got = []
-
-    async def script(end: End) -> None:
-        while not end.reader.at_eof():
-            try:
-                head = await end.head()
-            except asyncio.IncompleteReadError:
-                return
-            token = head.partition(b"Bearer ")[2].partition(b"\r\n")[0]
-            got.append(token)
-            said = b"200 OK" if token == b"a" else b"401 No"
-            await end.say(b"HTTP/1.1 " + said + b"\r\nContent-Length: 0\r\n\r\n")
-
-    async with backend(script) as server:
+    got: list[bytes] = []
+    async with backend(by_token(got, HELLO)) as server:
         server.config = Renewing(server.config.server, tokens)
         async with Passing(server, admin=admin) as passing, front(passing) as address:
             said = await ask(address, closing(GET))
-    assert said.startswith(b"HTTP/1.1 %d " % code)
+    assert said.startswith(b"HTTP/1.1 200 " if good else b"HTTP/1.1 401 ")
     assert got == wanted
 
 
