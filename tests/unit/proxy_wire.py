@@ -191,6 +191,18 @@ def always(*answers: bytes) -> Script:
     return script
 
 
+def hanging(said: bytes, asked: asyncio.Event) -> Script:
+    """Say this to a request, and no more; then wait for the end."""
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.say(said)
+        asked.set()
+        await end.gone()
+
+    return script
+
+
 async def echo(request: Request) -> Response:
     """Answer with method, target and body, as a front's handler."""
     body = b""

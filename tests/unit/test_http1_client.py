@@ -20,6 +20,7 @@ from tests.unit.proxy_wire import (
     always,
     backend,
     eventually,
+    hanging,
     on_both_loops,
 )
 
@@ -315,14 +316,7 @@ async def _half(end: End) -> None:
 async def test_what_is_cancelled_is_not_used_again(said: bytes) -> None:
     """Before an answer, in its head and in its body: the connection ends."""
     heard = asyncio.Event()
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.say(said)
-        heard.set()
-        await end.gone()
-
-    async with asking(script) as asked:
+    async with asking(hanging(said, heard)) as asked:
         task = asyncio.create_task(asked.ask())
         await heard.wait()
         await asyncio.sleep(0.01)

@@ -17,6 +17,8 @@ from syncer.http1.server import (
     Sent,
     UnreadableError,
 )
+from syncer.proxy.listener import Listener
+from syncer.settings import Address
 from tests.unit.proxy_wire import (
     GET,
     SECONDS,
@@ -28,6 +30,7 @@ from tests.unit.proxy_wire import (
     eventually,
     front,
     on_both_loops,
+    tls_pair,
 )
 
 PUT = b"PUT /a HTTP/1.1\r\nHost: a\r\n"
@@ -97,6 +100,26 @@ async def test_a_head_behind_a_long_body_is_not_too_long() -> None:
             assert await end.body(await end.head()) == b"PUT /a " + body
             await end.say(GET[9:])
             assert await end.body(await end.head()) == b"GET / "
+
+
+@on_both_loops
+async def test_over_tls_it_is_the_same() -> None:
+    """Callers are held back and let go on, and what they sent meanwhile is not lost."""
+    server, client = tls_pair()
+    body = b"x" * 1_000_000
+    request = PUT + b"Content-Length: 1000000\r\n\r\n" + body
+
+    async def slow(request: Request) -> Answer:
+        await asyncio.sleep(0.02)
+        return await echo(request)
+
+    async with (
+        Listener(most=9).serve(Address("127.0.0.1", 0), server, slow) as address,
+        caller(address, client) as end,
+    ):
+        end.writer.write((request + GET) * 3)
+        bodies = [await end.body(await end.head()) for _ in range(6)]
+    assert bodies == [b"PUT /a " + body, b"GET / "] * 3
 
 
 _BODIES = st.one_of(st.none(), st.binary(max_size=40))

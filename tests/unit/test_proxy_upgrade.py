@@ -28,6 +28,7 @@ from tests.unit.proxy_wire import (
     by_token,
     caller,
     front,
+    hanging,
     on_both_loops,
 )
 
@@ -593,14 +594,10 @@ async def test_a_server_that_is_not_there_is_told() -> None:
 async def test_who_leaves_takes_the_request_along(said: bytes) -> None:
     """While the server thinks, and while it refuses."""
     asked = asyncio.Event()
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.say(said)
-        asked.set()
-        await end.gone()
-
-    async with backend(script) as server, front(handler := Tunnels(server)) as address:
+    async with (
+        backend(hanging(said, asked)) as server,
+        front(handler := Tunnels(server)) as address,
+    ):
         async with caller(address) as end:
             await end.say(SPDY)
             await asked.wait()

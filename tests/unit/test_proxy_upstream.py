@@ -40,6 +40,7 @@ from tests.unit.proxy_wire import (
     caller,
     closing,
     front,
+    hanging,
     on_both_loops,
 )
 
@@ -434,14 +435,7 @@ async def test_a_server_that_is_not_there_is_told() -> None:
 async def test_who_leaves_takes_the_request_along(said: bytes) -> None:
     """Before the answer and within it, the server's connection is closed."""
     asked = asyncio.Event()
-
-    async def script(end: End) -> None:
-        await end.head()
-        await end.say(said)
-        asked.set()
-        await end.gone()
-
-    async with passed(script) as (server, address):
+    async with passed(hanging(said, asked)) as (server, address):
         async with caller(address) as end:
             await end.say(GET)
             await asked.wait()
