@@ -82,6 +82,16 @@ class Body:
         self._let_go()
         return taken
 
+    def put_back(self, piece: bytes) -> None:
+        """Have bytes again that were read: they come before all others.
+
+        Args:
+            piece: what was read last.
+        """
+        if piece:
+            self._pieces.insert(0, piece)
+            self._waits += len(piece)
+
     async def read(self) -> bytes:
         """Give what is here, or wait for the next piece; ``b""`` at the end.
 

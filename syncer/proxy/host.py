@@ -13,7 +13,9 @@ host's object is.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -21,15 +23,16 @@ from urllib.parse import quote, urlencode
 import orjson
 from yarl import URL
 
+from syncer.http1.body import Body
 from syncer.http1.client import Reply
-from syncer.http1.server import Answer, Response
+from syncer.http1.server import Answer
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
 from syncer.proxy.identity import Header, without_identity
 from syncer.proxy.kubelet_paths import LOG_PARAMETERS
-from syncer.proxy.links import LinkRewriter
+from syncer.proxy.links import LinkRewriter, is_packed
 from syncer.proxy.refusal import RefusalError, in_tenants_words, json_answer
 from syncer.proxy.targets import Target, Targets, container_of
 from syncer.proxy.upgrade import tunnel
@@ -88,8 +91,13 @@ _ANSWER_HEADERS: Final = frozenset({"content-type", "content-encoding", "cache-c
 _OF_THE_HOST: Final = ("x-kubernetes-pf-", "audit-id", "warning")
 _MAX_STATUS: Final = 64 * 1024
 _SECONDS: Final = 10.0  # for an error of the host's to come whole
+_MOMENT: Final = 3.0  # for one that may be a workload's, which may go on for ever
 _JSON: Final = "application/json"
 _UNTOLD: Final = "the host can't pass the request on; ask for application/json to be told why"
+_PACKED: Final = (
+    "the server sends its page packed (Content-Encoding), so that its links can't be led here; ask "
+    "for it without Accept-Encoding, or have the server send it as it is"
+)
 
 
 class ToHost:
@@ -241,31 +249,47 @@ class ToHost:
         response = await self._upstream.send(
             info, headers, request=call.request, target=path, admin=True, head_seconds=None
         )
-        if said := await self._host_said(call, target, links, response):
-            return said
-        fields = _from_workload(links, answer_headers(response))
-        return await relay(call.request, response, fields, links.body(fields))
+        try:
+            if (words := await self._host_said(call, target, response)) is not None:
+                return json_answer(words, response.status)
+            fields = _from_workload(links, answer_headers(response))
+            if is_packed(fields):
+                raise RefusalError(502, _PACKED)
+            return await relay(call.request, response, fields, links.body(fields))
+        finally:
+            response.close()
 
-    async def _host_said(
-        self, call: Call, target: Target, links: LinkRewriter, response: Reply
-    ) -> Response | None:
-        """Give a short error in the tenant's names, if it is the host's own.
+    async def _host_said(self, call: Call, target: Target, response: Reply) -> bytes | None:
+        """Give an error in the tenant's names, if it is the host's own.
 
         What tells it from a workload's is that only the host knows the copy's name; the caller's
-        ``Accept`` decides in which form it says it.
+        ``Accept`` decides in which form it says it. The host's own is short, and comes at once.
 
         Returns:
-            ``None``: it is no error, or too long, and has not been read.
+            ``None``: it is none; the answer can be read from its beginning.
         """
         length = response.length
-        short = length is not None and length <= _MAX_STATUS and call.request.method != "HEAD"
+        short = (length is None or length <= _MAX_STATUS) and call.request.method != "HEAD"
         if response.status < 400 or not short or response.content_type == "text/html":
             return None
-        body = await self._read(response)
-        words = self._in_our_words_if_its(target, response.status, response.content_type, body)
-        if words is not None:
-            return json_answer(words, response.status)
-        return Response(response.status, _from_workload(links, answer_headers(response)), body)
+        body = await self._beginning(response.body)
+        content_type = response.content_type if response.body.whole else ""
+        words = self._in_our_words_if_its(target, response.status, content_type, body)
+        if words is None:
+            response.body.put_back(body)
+        return words
+
+    async def _beginning(self, body: Body) -> bytes:
+        """Read what an error of the host's may have, or what there is of it in a moment."""
+        read = bytearray()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MOMENT):
+                    while len(read) <= _MAX_STATUS and (piece := await body.read()):
+                        read += piece
+        except ConnectionError as error:
+            raise self._upstream.unreachable() from error
+        return bytes(read)
 
     def _of_stream(
         self, target: Target, status: int, headers: list[Header], body: bytes

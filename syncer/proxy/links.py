@@ -48,10 +48,7 @@ class LinkRewriter:
         Args:
             headers: of the answer.
         """
-        fields = {name.lower(): value for name, value in reversed([*headers])}  # the first counts
-        html = fields.get("content-type", "").partition(";")[0].strip() == "text/html"
-        plain = fields.get("content-encoding", "identity") == "identity"
-        return self._feed if html and plain else None
+        return self._feed if _packing(headers) == "identity" else None
 
     def _feed(self, piece: bytes) -> bytes:
         """Take a piece, ``b""`` at the end."""
@@ -61,6 +58,25 @@ class LinkRewriter:
             if over:
                 piece += stage.feed(b"")
         return piece
+
+
+def is_packed(headers: Iterable[Header]) -> bool:
+    """Say whether an answer is a page whose links an API server rewrote where nobody sees them.
+
+    It unpacks what is packed in one of two ways, and packs it again.
+
+    Args:
+        headers: of the answer.
+    """
+    return _packing(headers) in ("gzip", "deflate")
+
+
+def _packing(headers: Iterable[Header]) -> str:
+    """Give how a page is packed, ``identity``: it isn't; ``""`` for what is no page."""
+    fields = {name.lower(): value for name, value in reversed([*headers])}  # the first counts
+    if fields.get("content-type", "").partition(";")[0].strip() != "text/html":
+        return ""
+    return fields.get("content-encoding", "").strip() or "identity"
 
 
 class _Replacer:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import orjson
@@ -9,14 +13,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer import ownership
+from syncer.http1.server import Answer, Request
+from syncer.kube.store import Store
 from syncer.naming import Names
 from syncer.proxy import host as module
+from syncer.proxy.authorize import Authorizer
+from syncer.proxy.call import Call, Caller
 from syncer.proxy.host import ToHost, split_name, translated
 from syncer.proxy.identity import Header
 from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError
+from syncer.proxy.request import read
 from syncer.proxy.targets import Target, Targets
-from syncer.types import Key, Object
+from syncer.proxy.upstream import Upstream
+from syncer.settings import Address
+from syncer.types import Key, Object, Side
+from tests.unit.proxy_wire import (
+    GET,
+    End,
+    Script,
+    ask,
+    backend,
+    caller,
+    closing,
+    front,
+    on_both_loops,
+)
 
 NAMES = Names("t", "host-1")
 COPY = "web-x-default-x-t"
@@ -269,3 +292,178 @@ def test_an_upgrade_of_a_workloads_is_answered(
 ) -> None:
     """The workload's answer as it is, the host's in the tenant's names."""
     assert TO_HOST._of_workload(TARGET, LINKS, code, headers, body) == told
+
+
+# -- proxies, over the wire ----------------------------------------------------------------------
+
+
+class Anybody(Authorizer):
+    """Lets everybody do everything."""
+
+    def __init__(self) -> None:
+        """Ask no server."""
+
+    async def user(self, call: Call) -> Any:
+        """Have nothing to say about who it is."""
+
+    async def require(self, user: Any, info: Any, verb: str = "") -> None:
+        """Agree."""
+
+
+def own_pod() -> dict[tuple[Side, str], Store]:
+    """Give stores with the pod and its copy."""
+    virtual = {"metadata": {**TARGET.virtual["metadata"], "uid": "1", "resourceVersion": "1"}}
+    copy = orjson.loads(orjson.dumps(virtual))
+    ownership.stamp(copy, virtual, NAMES, None)
+    stores = {(side, "pods"): Store({}, lambda _change: None) for side in Side}
+    stores[Side.VIRTUAL, "pods"].apply(virtual)
+    stores[Side.HOST, "pods"].apply(copy)
+    return stores
+
+
+@asynccontextmanager
+async def proxied(script: Script) -> AsyncIterator[Address]:
+    """Proxy every request to the pod, whose host's API server is a script."""
+    async with backend(script) as server:
+        upstream = Upstream(server.config, name="the host")
+        to_host = ToHost(upstream, Anybody(), Targets(NAMES, own_pod(), lambda _s, _r: True))
+
+        async def handler(request: Request) -> Answer:
+            path = "/api/v1/namespaces/default/pods/web/proxy/"
+            return await to_host.pod_proxy(Call(request, read("GET", path), Caller()))
+
+        async with front(handler) as address:
+            yield address
+        await upstream.close()
+        await server.idle()
+
+
+async def answered(answer: bytes) -> bytes:
+    """Give what the caller gets when this is what the host's API server says, and no more."""
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.say(answer)
+        await end.gone()
+
+    async with proxied(script) as address:
+        return await ask(address, closing(GET))
+
+
+def chunk(piece: bytes) -> bytes:
+    """Frame a piece of a body."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def error(content_type: str = "application/json") -> bytes:
+    """Give the head of an error that comes in chunks."""
+    said = f"HTTP/1.1 502 Bad\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return said.encode()
+
+
+def page(encoding: str, body: bytes) -> bytes:
+    """Give a page that is packed."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n{encoding}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+HTML = f'<a href="/api/v1/namespaces/host-1/pods/{COPY}/proxy/next">'.encode()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+@on_both_loops
+async def test_a_page_that_its_host_packed_again_is_refused(encoding: str) -> None:
+    """Its links name the copy, and nobody here can see them."""
+    said = await answered(page(f"Content-Encoding: {encoding}\r\n", gzip.compress(HTML)))
+    assert said.startswith(b"HTTP/1.1 502 ")
+    assert b"Content-Encoding" in said.partition(b"\r\n\r\n")[2]
+    assert gzip.compress(HTML) not in said
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("", HTML), ("Content-Encoding: br\r\n", b"packed")]
+)
+@on_both_loops
+async def test_other_pages_pass(encoding: str, body: bytes) -> None:
+    """With the tenant's links, or packed in a way that an API server doesn't look into."""
+    said = await answered(page(encoding, body))
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert COPY.encode() not in said
+    assert b"/default/pods/web/proxy/next" in said or b"packed" in said
+
+
+@pytest.mark.parametrize("padding", [0, 3000, 60000])
+@on_both_loops
+async def test_an_error_of_the_hosts_may_come_in_chunks(padding: int) -> None:
+    """As it does when it is longer than what its server holds back."""
+    text = orjson.dumps(status(f'pods "{COPY}" {"x" * padding}', code=502))
+    said = await answered(error() + chunk(text[:20]) + chunk(text[20:]) + b"0\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 502 ")
+    assert b'pods \\"web\\" ' in said
+    assert COPY.encode() not in said
+
+
+@on_both_loops
+async def test_half_an_error_of_the_hosts_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What names the copy is the host's, and what can't be read whole can't be translated."""
+    monkeypatch.setattr(module, "_MOMENT", 0.2)
+    said = await answered(error() + chunk(f'{{"message": "{COPY}'.encode()))
+    assert orjson.loads(said.partition(b"\r\n\r\n")[2])["message"] == module._UNTOLD
+
+
+@pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked", b"Content-Length: 15"])
+@on_both_loops
+async def test_an_error_that_breaks_off_is_none(length: bytes) -> None:
+    """Whosever it was."""
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.say(b"HTTP/1.1 500 No\r\n%s\r\n\r\n5\r\nhello\r\n" % length)
+        end.close()
+
+    async with proxied(script) as address:
+        said = await ask(address, closing(GET))
+    assert said.startswith(b"HTTP/1.1 503 ")
+    assert b"the host can't be reached" in said
+
+
+@pytest.mark.parametrize("size", [0, 5, 2000, 65536, 65537, 300_000])
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+@on_both_loops
+async def test_a_workloads_error_passes_as_it_is(size: int, content_type: str) -> None:
+    """However long it is."""
+    body = bytes(range(33, 100)) * (size // 67 + 1)
+    body = body[:size]
+    pieces = [chunk(body[at : at + 5000]) for at in range(0, size, 5000)]
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.say(error(content_type) + b"".join(pieces) + b"0\r\n\r\n")
+        await end.gone()
+
+    async with proxied(script) as address, caller(address) as end:
+        await end.say(GET)
+        head = await end.head()
+        assert head.startswith(b"HTTP/1.1 502 ")
+        assert await end.body(head) == body
+
+
+@on_both_loops
+async def test_a_workloads_error_goes_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece as it comes, once it has been waited for a moment whether that is all."""
+    monkeypatch.setattr(module, "_MOMENT", 0.2)
+    heard = asyncio.Event()
+
+    async def script(end: End) -> None:
+        await end.head()
+        await end.say(error() + chunk(b"first,") + chunk(b"second"))
+        await heard.wait()
+        await end.say(chunk(b"third"))
+        await end.gone()
+
+    async with proxied(script) as address, caller(address) as end:
+        await end.say(GET)
+        assert (await end.head()).startswith(b"HTTP/1.1 502 ")
+        assert await end.until(b"\r\n") + await end.until(b"\r\n") == b"c\r\nfirst,second\r\n"
+        heard.set()
+        assert await end.until(b"third\r\n") == b"5\r\nthird\r\n"
