@@ -8,12 +8,17 @@ import pytest
 import yaml
 
 from syncer.cli import commands, parse
+from syncer.http1 import server
 from syncer.ops.metrics import DEFINITIONS
+from syncer.proxy import endpoint, listener, nodes, request, resource_metrics, upgrade, upstream
 from syncer.settings import Entry, entries, load, with_tables
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 METRICS = (ROOT / "docs" / "metrics.md").read_text()
+
+
+ENDPOINT = (ROOT / "docs" / "endpoint.md").read_text()
 
 
 def block(text: str, language: str) -> str:
@@ -66,6 +71,53 @@ def test_alerts_are_a_rule_file() -> None:
     """The alerts are YAML in the form of a Prometheus rule file."""
     (group,) = yaml.safe_load(block(METRICS, "yaml"))["groups"]
     assert all({"alert", "expr", "annotations"} <= set(rule) for rule in group["rules"])
+
+
+UNITS = {"": 1, "s": 1, "h": 3600, "KiB": 1 << 10, "MiB": 1 << 20}
+OF_API_SERVERS = 60  # seconds, their own
+TOO_MANY = 429
+LIMITS: dict[str, list[object]] = {
+    "connections": ["proxy-max-connections"],
+    "short requests of one user at a time": ["proxy-max-requests-per-user", TOO_MANY],
+    "watches, logs, tunnels of one user at a time": ["proxy-max-streams-per-user", TOO_MANY],
+    "a request's path and query": [request.MAX_TARGET],
+    "a request's line, each of its headers": [
+        server.MAX_FIELD,
+        server.MAX_FIELDS,
+        server.MAX_HEAD,
+    ],
+    "a request's body": [upstream.MAX_BODY, upstream.MAX_OBJECT],
+    "requirements of a selector for `metrics.k8s.io`": [resource_metrics.MAX_DEMANDS],
+    "pages of kubelets at a time, for all users together": [
+        nodes.MAX_NODE_PAGES,
+        nodes.MAX_PAGES,
+        TOO_MANY,
+    ],
+    "a summary of a kubelet (`/stats/summary`)": [nodes.MAX_SUMMARY],
+    "a page of a kubelet, once it has begun": [nodes.PAGE_SECONDS],
+    "a request's head": [server.HEAD_SECONDS, listener.HANDSHAKE_SECONDS],
+    "a pause within a body": [upstream.BODY_SECONDS],
+    "a short request, to the last byte of its answer": [endpoint.ANSWER_SECONDS, OF_API_SERVERS],
+    "an idle connection": [server.IDLE_SECONDS],
+    "an idle tunnel": [upgrade.IDLE_SECONDS],
+}
+
+
+def test_the_endpoints_limits_are_those_of_the_code() -> None:
+    """docs/endpoint.md has a row for each of these, and its figures are the code's, in order."""
+    _, _, rest = ENDPOINT.partition("## Limits")
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", rest.partition("\n## ")[0], re.MULTILINE))
+    assert rows.pop("what") == "limit"
+    told = {
+        what: [
+            flag or int(number) * UNITS[unit]
+            for flag, number, unit in re.findall(r"--([a-z-]+)|\b(\d+)(?: (KiB|MiB|s|h)\b)?", limit)
+        ]
+        for what, limit in rows.items()
+    }
+    assert told == LIMITS
+    flags = {entry.flag for entry in entries()}
+    assert {each for row in LIMITS.values() for each in row if isinstance(each, str)} <= flags
 
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
