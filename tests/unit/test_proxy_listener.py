@@ -333,6 +333,24 @@ async def test_a_stop_lets_short_requests_end() -> None:
 
 
 @on_both_loops
+async def test_a_handshake_that_ends_too_late_gets_no_connection() -> None:
+    """Who was accepted before a stop is not served after it."""
+    server, client = tls_pair()
+    listener = Listener(most=9)
+    async with listener.serve(Address("127.0.0.1", 0), server, hello) as bound:
+        reader, writer = await asyncio.open_connection(*bound)
+        await asyncio.sleep(0.02)
+    said = b""
+    with suppress(OSError):
+        await writer.start_tls(client, server_hostname="localhost")
+        writer.write(GET)
+        said = await reader.read()
+    writer.close()
+    assert said == b""
+    assert listener.connections == 0
+
+
+@on_both_loops
 async def test_dead_peers_are_found() -> None:
     """TCP looks after silent connections, the caller's and the servers'."""
     found = []
