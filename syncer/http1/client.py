@@ -6,10 +6,10 @@ pool for each server and SSL context. No redirect is followed, nothing is decode
 Invariants:
 * who does not read an answer stops the server;
 * what was cancelled, or broke off, or came with more than was asked for, is not used again;
-* a request is sent a second time only if it is idempotent and the connection, kept from before,
-  was closed before a byte of an answer.
+* a request is sent a second time only if it changes nothing and the connection, kept from before,
+  was closed before a byte of an answer: a deletion sent twice could meet an object made anew.
 
-Source: RFC 9112; RFC 9110 section 9.2.2.
+Source: RFC 9112; RFC 9110 section 9.2.1; Go ``net/http``, ``Request.isReplayable``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ MAX_HEAD: Final = 64 * 1024
 
 _LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 _IN_CHUNKS: Final[Header] = ("Transfer-Encoding", "chunked")
-_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class NoConnectionError(ConnectionError):
+    """The server can't be connected to, for the error that this one is raised from.
+
+    Nothing was sent.
+    """
 
 
 class NoAnswerError(ConnectionError):
@@ -390,7 +397,8 @@ class Pool:
 
         Raises:
             BadHeaderError: a header can't be sent.
-            OSError: the server can't be reached, or gave no answer.
+            NoConnectionError: the server can't be reached.
+            ConnectionError: it gave no answer.
             Exception: what reading ``body`` raised.
         """
         where = origin(server.url)
@@ -409,7 +417,7 @@ class Pool:
             try:
                 return await connection.exchange(method, data, pieces, chunked=length is None)
             except NoAnswerError:
-                if pieces is not None or method not in _IDEMPOTENT:
+                if pieces is not None or method not in _SAFE:
                     raise
         connection = await self._connect(server)
         return await connection.exchange(method, data, pieces, chunked=length is None)
@@ -459,8 +467,8 @@ class Pool:
                     ssl=tls,
                     server_hostname=(server.name or where.host) if tls else None,
                 )
-        except TimeoutError as error:
-            raise ConnectionError("the server did not take the connection in time") from error
+        except OSError as error:  # TimeoutError is one
+            raise NoConnectionError("the server can't be connected to") from error
         self._all.add(connection)
         try:
             self._check_open()  # it may have been closed meanwhile

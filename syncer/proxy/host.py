@@ -288,7 +288,7 @@ class ToHost:
                     while len(read) <= _MAX_STATUS and (piece := await body.read()):
                         read += piece
         except ConnectionError as error:
-            raise self._upstream.unreachable() from error
+            raise self._upstream.unreachable(again=False) from error
         return bytes(read)
 
     def _of_stream(
@@ -330,7 +330,7 @@ class ToHost:
         try:
             return await read_answer(response, _MAX_STATUS, _SECONDS)
         except (ConnectionError, TimeoutError) as error:
-            raise self._upstream.unreachable() from error
+            raise self._upstream.unreachable(again=False) from error
 
     def _in_our_words(self, target: Target, status: int, body: bytes) -> bytes:
         """Say a refusal of the host's in the tenant's names."""

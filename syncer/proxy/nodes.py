@@ -167,14 +167,14 @@ class NodePages:
                 tls = self._unverified or credentials.ssl_context
                 headers = [*credentials.headers.items(), *_HEADERS]
                 return await self._pool.request(Server(server, tls), "GET", target, headers)
-        except ssl.SSLCertVerificationError as error:
-            raise RefusalError(
-                503,
-                "the certificate of the node's kubelet is not signed by the host's CA: an operator "
-                "can set --host-kubelet-insecure-tls",
-            ) from error
         except _NETWORK as error:
-            raise RefusalError(503, "the node's kubelet can't be reached") from error
+            why = "the node's kubelet can't be reached"
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                why = (
+                    "the certificate of the node's kubelet is not signed by the host's CA: "
+                    "an operator can set --host-kubelet-insecure-tls"
+                )
+            raise RefusalError(503, why) from error
 
 
 class Kubelets:

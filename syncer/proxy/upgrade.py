@@ -295,9 +295,8 @@ async def _asked(
     asked = _head(method, config.server, target, credentials, fields)
     server = await _connect(config.server, config.server_name, credentials)
     try:
-        if server.transport is None:
-            raise ConnectionResetError
-        server.transport.write(asked)
+        if server.transport is not None:
+            server.transport.write(asked)
         async with asyncio.timeout(AGREE_SECONDS):
             await server.answered
         if server.status == 101 and not server.agreed:

@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Final
 
 from syncer.http1.body import Body
-from syncer.http1.client import Pool, Reply, Server
+from syncer.http1.client import NoConnectionError, Pool, Reply, Server
 from syncer.http1.head import BadHeaderError
 from syncer.http1.server import Answer, Request, Response, Sent, UnreadableError
 from syncer.kube.config import ConnectionConfig, Credentials
@@ -74,6 +74,7 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _NETWORK: Final = (OSError, ConfigError)
+_SAFE: Final = frozenset({"GET", "HEAD"})
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -161,7 +162,8 @@ class Upstream:
         except _NETWORK as error:
             if request is not None and info.subresource != "proxy" and _goes_on(request):
                 raise _too_large(MAX_OBJECT) from error  # the server's own refusal got lost
-            raise self.unreachable() from error
+            nothing_done = isinstance(error, NoConnectionError | ConfigError)
+            raise self.unreachable(again=nothing_done or info.method in _SAFE) from error
 
     async def _answered(
         self,
@@ -190,9 +192,15 @@ class Upstream:
         reply.close()
         return await self._exchange(info.method, target, fields, data, length, fresh)
 
-    def unreachable(self) -> RefusalError:
-        """Say that the server can't be reached, without saying where it is."""
-        return RefusalError(503, f"{self._name} can't be reached", headers={"Retry-After": "1"})
+    def unreachable(self, *, again: bool = True) -> RefusalError:
+        """Say that the server can't be reached, without saying where it is.
+
+        Args:
+            again: whether the same may be asked again. Clients do so by themselves, whatever they
+                asked for: so only where nothing can have been done.
+        """
+        headers = {"Retry-After": "1"} if again else None
+        return RefusalError(503, f"{self._name} can't be reached", headers=headers)
 
     @property
     def config(self) -> ConnectionConfig:

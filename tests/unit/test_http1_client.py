@@ -238,7 +238,17 @@ async def test_what_is_unused_for_long_is_closed(monkeypatch: pytest.MonkeyPatch
 # -- what is asked twice -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "again"), [("GET", True), ("HEAD", True), ("POST", False)])
+@pytest.mark.parametrize(
+    ("method", "again"),
+    [
+        ("GET", True),
+        ("HEAD", True),
+        ("POST", False),
+        ("PUT", False),
+        ("PATCH", False),
+        ("DELETE", False),
+    ],
+)
 @on_both_loops
 async def test_who_is_asked_again(method: str, again: bool) -> None:
     """A server closes what was kept as it is asked: that is asked anew, unless it is a write."""

@@ -414,15 +414,31 @@ async def test_a_server_that_says_nothing_is_given_up() -> None:
     assert said.startswith(b"HTTP/1.1 504 ")
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"])
 @on_both_loops
-async def test_a_server_that_is_not_there_is_told() -> None:
-    """Without saying where it would be."""
+async def test_only_what_was_not_done_is_asked_again(method: bytes) -> None:
+    """Clients repeat whatever an answer with Retry-After was for, so a lost answer has none."""
+
+    async def script(end: End) -> None:
+        await end.head()
+        end.close()
+
+    async with passed(script) as (_, address):
+        said = await ask(address, closing(GET.replace(b"GET", method)))
+    assert said.startswith(b"HTTP/1.1 503 ")
+    assert (b"Retry-After" in said) == (method in (b"GET", b"HEAD"))
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+@on_both_loops
+async def test_a_server_that_is_not_there_is_told(method: bytes) -> None:
+    """Without saying where it would be; nothing was done, so it may be asked again."""
     async with backend(always()) as server:
         pass
     async with Passing(server) as passing, front(passing) as address:
-        said = await ask(address, closing(GET))
+        said = await ask(address, closing(GET.replace(b"GET", method)))
     assert said.startswith(b"HTTP/1.1 503 ")
-    assert b"Retry-After: 1" not in said.partition(b"{")[2]
+    assert b"Retry-After: 1\r\n" in said
     assert b"the server can't be reached" in said
     assert b"127.0.0.1" not in said
 
