@@ -26,6 +26,7 @@ from syncer.proxy.upstream import Upstream
 from syncer.types import Key, Object, Side
 from tests.unit.proxy_wire import (
     GET,
+    SECONDS,
     End,
     ask,
     backend,
@@ -381,7 +382,7 @@ async def test_few_pages_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
         assert refused.value.headers == ({"Retry-After": "1"} if refused.value.code == 429 else {})
         return refused.value.code
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as tasks:
         first = [tasks.create_task(code("n1")) for _ in range(4)]
         await eventually(lambda: pages.waiting == 4)
         assert await code("n1") == 429
