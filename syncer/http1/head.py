@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 Header = tuple[str, str]
+"""Name as it was written, and value."""
 
 
 class BadHeaderError(ValueError):

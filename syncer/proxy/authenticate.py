@@ -22,8 +22,9 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import unquote
 
+from syncer.http1.head import Header
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import ANONYMOUS, Header, User, is_identity, with_class
+from syncer.proxy.identity import ANONYMOUS, User, is_identity, with_class
 from syncer.proxy.peer import Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from syncer.http1.head import Header
 from syncer.http1.server import Request
-from syncer.proxy.identity import Header, User
+from syncer.proxy.identity import User
 from syncer.proxy.request import RequestInfo
 
 

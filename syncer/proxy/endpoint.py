@@ -18,10 +18,10 @@ from typing import Final
 
 import structlog
 
+from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request, Sent
 from syncer.proxy.authenticate import caller_of
 from syncer.proxy.call import Call
-from syncer.proxy.identity import Header
 from syncer.proxy.limits import Limits
 from syncer.proxy.listener import Listener
 from syncer.proxy.refusal import RefusalError

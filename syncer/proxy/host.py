@@ -25,12 +25,13 @@ from yarl import URL
 
 from syncer.http1.body import Body
 from syncer.http1.client import Reply
+from syncer.http1.head import Header
 from syncer.http1.server import Answer
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
-from syncer.proxy.identity import Header, without_identity
+from syncer.proxy.identity import without_identity
 from syncer.proxy.kubelet_paths import LOG_PARAMETERS
 from syncer.proxy.links import LinkRewriter, is_packed
 from syncer.proxy.refusal import RefusalError, in_tenants_words, json_answer

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from syncer.http1.head import Header
+
 ANONYMOUS: Final = "system:anonymous"
 AUTHENTICATED: Final = "system:authenticated"
 UNAUTHENTICATED: Final = "system:unauthenticated"
-
-Header = tuple[str, str]
-"""Name as it was written, and value."""
 
 
 @dataclass(frozen=True, slots=True)

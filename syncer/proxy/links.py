@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from syncer.proxy.identity import Header
+from syncer.http1.head import Header
 
 
 class LinkRewriter:

@@ -37,12 +37,12 @@ import structlog
 
 from syncer import ownership
 from syncer.http1.client import Reply
+from syncer.http1.head import Header
 from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import Names
 from syncer.proxy.call import Call
-from syncer.proxy.identity import Header
 from syncer.proxy.refusal import RefusalError, in_tenants_words
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import MAX_OBJECT, Upstream, answer_headers, read_body, relay

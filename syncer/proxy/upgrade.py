@@ -19,12 +19,11 @@ from typing import Final, cast
 import httptools
 
 from syncer.http1.client import origin
-from syncer.http1.head import BadHeaderError, head
+from syncer.http1.head import BadHeaderError, Header, head
 from syncer.http1.keepalive import detect
 from syncer.http1.server import Answer, Request, Response, Sent
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
-from syncer.proxy.identity import Header
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.upstream import end_to_end
 

@@ -22,11 +22,10 @@ from typing import Final
 
 from syncer.http1.body import Body
 from syncer.http1.client import NoConnectionError, Pool, Reply, Server
-from syncer.http1.head import BadHeaderError
+from syncer.http1.head import BadHeaderError, Header
 from syncer.http1.server import Answer, Request, Response, Sent, UnreadableError
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ConfigError
-from syncer.proxy.identity import Header
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from syncer.http1.head import Header
 from syncer.http1.server import Answer
 from syncer.proxy.authenticate import without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
-from syncer.proxy.identity import Header, impersonation, without_identity
+from syncer.proxy.identity import impersonation, without_identity
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upgrade import tunnel

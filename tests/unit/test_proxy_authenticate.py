@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer.http1.head import Header
 from syncer.proxy.authenticate import TOKEN_PROTOCOL, caller_of, subprotocols
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import Header, User, impersonation
+from syncer.proxy.identity import User, impersonation
 from syncer.proxy.peer import CREDENTIAL_ID, NEVER, Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 

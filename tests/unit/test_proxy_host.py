@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer import ownership
+from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
 from syncer.kube.store import Store
 from syncer.naming import Names
@@ -21,7 +22,6 @@ from syncer.proxy import host as module
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call, Caller
 from syncer.proxy.host import ToHost, split_name, translated
-from syncer.proxy.identity import Header
 from syncer.proxy.links import LinkRewriter
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import read

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncer.proxy.identity import Header
+from syncer.http1.head import Header
 from syncer.proxy.links import LinkRewriter
 
 HOST = "/api/v1/namespaces/host-1/pods/web-x-default-x-t:80/proxy"

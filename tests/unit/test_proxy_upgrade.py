@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
 from syncer.proxy import upgrade as module
-from syncer.proxy.identity import Header
 from syncer.proxy.upgrade import tunnel, wants_upgrade
 from syncer.proxy.upstream import headers_of
 from tests.unit.proxy_wire import (

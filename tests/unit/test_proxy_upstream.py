@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer.http1.head import Header
 from syncer.http1.server import Answer, Handler, Request, Response
 from syncer.proxy import upstream as module
-from syncer.proxy.identity import Header
 from syncer.proxy.request import read
 from syncer.proxy.upstream import (
     Upstream,

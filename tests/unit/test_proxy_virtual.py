@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer.http1.head import Header
 from syncer.proxy.authenticate import TOKEN_PROTOCOL
 from syncer.proxy.call import Call, Caller
-from syncer.proxy.identity import Header, User
+from syncer.proxy.identity import User
 from syncer.proxy.request import RequestInfo, read
 from syncer.proxy.virtual import ToVirtual
 
