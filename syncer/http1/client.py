@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -34,7 +33,6 @@ IDLE_SECONDS: Final = 60.0
 MAX_HEAD: Final = 64 * 1024
 """Bytes of an answer's line and headers."""
 
-_LENGTHS: Final = frozenset({"content-length", "transfer-encoding"})
 _IN_CHUNKS: Final[Header] = ("Transfer-Encoding", "chunked")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -81,8 +79,7 @@ def origin(url: str) -> Origin:
     return Origin(parts.hostname or "", port, parts.netloc, parts.path.rstrip("/"), secure)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """A server, and how it is connected to.
 
     Attributes:
@@ -104,6 +101,7 @@ class Reply:
         headers: in order; names as Latin-1, values as UTF-8 with what is none replaced.
         body: as it comes.
         length: of the body in bytes, if the server said so.
+        framed: whether the body has an end of its own, before its connection's.
     """
 
     def __init__(self, connection: _Connection, status: int, headers: list[Header]) -> None:
@@ -111,8 +109,14 @@ class Reply:
         self.status = status
         self.headers = headers
         self.body = Body(connection)
-        length = self.header("content-length")
-        self.length = int(length) if length.isascii() and length.isdigit() else None
+        self.length: int | None = None
+        self.framed = status in (204, 304)
+        for name, value in headers:
+            match name.lower():
+                case "content-length":
+                    self.length, self.framed = int(value), True
+                case "transfer-encoding":
+                    self.framed = True
         self._connection = connection
 
     def header(self, name: str) -> str:
@@ -284,8 +288,7 @@ class _Connection(asyncio.Protocol):
         self._moved = True
         reply = self._reply = Reply(self, status, self._headers)
         self._headers = []  # what may follow is not its
-        names = {name.lower() for name, _ in reply.headers}
-        self._ends = status in (204, 304) or not names.isdisjoint(_LENGTHS)
+        self._ends = reply.framed
         self._lasts = self._parser.should_keep_alive()
         answer.set_result(reply)
         if self._method == "HEAD":

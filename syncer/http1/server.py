@@ -110,6 +110,8 @@ class Request:
         in_chunks: whether the caller understands answers in chunks.
         begun: whether an answer has begun.
         waits: whether the caller sends the body only when asked to (``100-continue``).
+        upgrades: whether the connection is to go on with another protocol.
+        host: the ``Host`` header, ``""`` for none.
     """
 
     connection: Connection
@@ -123,6 +125,8 @@ class Request:
     in_chunks: bool = True
     begun: bool = False
     waits: bool = False
+    upgrades: bool = False
+    host: str = ""
 
     async def read(self) -> bytes:
         """Give the body's next piece, ``b""`` at its end; who waits to be asked for it is asked.
@@ -397,6 +401,7 @@ class Connection(asyncio.Protocol):
             self._headers,
             Body(self),
             in_chunks=version == "1.1",
+            upgrades=parser.should_upgrade(),
             lasts=version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade(),
         )
         text = b"".join([part for header in self._headers for part in header])
@@ -409,6 +414,7 @@ class Connection(asyncio.Protocol):
             match name.lower():
                 case b"host":
                     hosts += 1
+                    request.host = value.decode("latin-1")
                 case b"content-length":
                     request.length = int(value)
                     request.has_body = request.length > 0
@@ -420,7 +426,7 @@ class Connection(asyncio.Protocol):
                     request.waits = request.in_chunks and value.lower() == b"100-continue"
         if hosts > 1 or (not hosts and request.in_chunks):
             raise UnreadableError(400, "the request must have one Host header")
-        if request.has_body and parser.should_upgrade():  # the parser reads no such body
+        if request.has_body and request.upgrades:  # the parser reads no such body
             raise UnreadableError(400, "a request to upgrade must not have a body")
         return request
 
@@ -615,7 +621,7 @@ class Connection(asyncio.Protocol):
 
 
 def _head(status: int, headers: list[Header], *, close: bool) -> bytes:
-    names = {name.lower() for name, _ in headers}
+    names = [name.lower() for name, _ in headers]
     if "date" not in names:
         headers.append(("Date", formatdate(usegmt=True)))
     if "server" not in names:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
-from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request, Sent
 from syncer.proxy.authenticate import caller_of
 from syncer.proxy.call import Call
@@ -139,8 +138,9 @@ class Endpoint:
             proxies=self._settings.request_header_allowed_names,
             now=self._now(),
         )
-        upgrade = wants_upgrade(headers) if request.method in ("GET", "POST") else ""
-        node = self._node_of(_host(headers)) or ""
+        upgrades = request.upgrades and request.method in ("GET", "POST")
+        upgrade = wants_upgrade(headers) if upgrades else ""
+        node = self._node_of(request.host) or ""
         call = Call(request, info, caller, headers, upgrade, connection.client, node)
         if node:
             return Route.KUBELET, call
@@ -181,10 +181,6 @@ class Endpoint:
         if self._settings.access_log:
             access_log.info("request", **_told(request, route, call), status=status,
                             seconds=round(seconds, 4))  # fmt: skip
-
-
-def _host(headers: Sequence[Header]) -> str:
-    return next((value for name, value in headers if name.lower() == "host"), "")
 
 
 def _told(request: Request, route: Route, call: Call | None) -> dict[str, object]:

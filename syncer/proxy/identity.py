@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 from syncer.http1.head import Header
@@ -19,7 +20,7 @@ AUTHENTICATED: Final = "system:authenticated"
 UNAUTHENTICATED: Final = "system:unauthenticated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class User:
     """What an authenticator says of a caller.
 
@@ -35,7 +36,23 @@ class User:
     uid: str = ""
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def impersonation(self) -> tuple[Header, ...]:
+        """The headers by which an administrator's request is the user's.
 
+        Source: Kubernetes docs, "User impersonation".
+        """
+        headers = [("Impersonate-User", self.name)]
+        headers += (("Impersonate-Group", group) for group in self.groups)
+        if self.uid:
+            headers.append(("Impersonate-Uid", self.uid))
+        for key, values in self.extra.items():
+            name = f"Impersonate-Extra-{_escaped(key)}"
+            headers += ((name, value) for value in values)
+        return tuple(headers)
+
+
+_BEGINNINGS: Final = ("a", "i", "x")
 _ODD: Final = re.compile(rb"[^a-z0-9\-._~]")
 
 NOBODY: Final = User(ANONYMOUS, (UNAUTHENTICATED,))
@@ -56,24 +73,6 @@ def with_class(user: User) -> User:
     return replace(user, groups=(*user.groups, wanted))
 
 
-def impersonation(user: User) -> Iterator[Header]:
-    """Give the headers by which an administrator's request is the user's.
-
-    Args:
-        user: who it is to be.
-
-    Source: Kubernetes docs, "User impersonation".
-    """
-    yield "Impersonate-User", user.name
-    for group in user.groups:
-        yield "Impersonate-Group", group
-    if user.uid:
-        yield "Impersonate-Uid", user.uid
-    for key, values in user.extra.items():
-        for value in values:
-            yield f"Impersonate-Extra-{_escaped(key)}", value
-
-
 def _escaped(key: str) -> str:
     """Percent-encode the key of an extra: as part of a header's name it would lose its case."""
     return _ODD.sub(lambda odd: b"%%%02x" % ord(odd[0]), key.encode()).decode()
@@ -86,6 +85,8 @@ def is_identity(name: str) -> bool:
         name: of the header.
     """
     plain = name.lower()
+    if plain[:1] not in _BEGINNINGS:
+        return False
     if "_" in plain:
         plain = plain.replace("_", "-")
     return plain == "authorization" or plain.startswith(("impersonate-", "x-remote-"))

@@ -373,9 +373,8 @@ async def read_answer(reply: Reply, limit: int, seconds: float) -> bytes:
 
 def answer_headers(reply: Reply) -> list[Header]:
     """Give the headers of an answer that go back to the caller."""
-    return end_to_end([(name, _printable(value)) for name, value in reply.headers])
-
-
-def _printable(value: str) -> str:
-    """Put spaces where control characters were: a server let them in, none is to be written."""
-    return value if value.isprintable() else _CONTROLS.sub(" ", value)
+    headers = reply.headers
+    if not "".join([value for _, value in headers]).isprintable():
+        # A server let control characters in, none is to be written.
+        headers = [(name, _CONTROLS.sub(" ", value)) for name, value in headers]
+    return end_to_end(headers)

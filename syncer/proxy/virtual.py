@@ -15,7 +15,7 @@ from syncer.http1.server import Answer
 from syncer.proxy.authenticate import without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
-from syncer.proxy.identity import impersonation, without_identity
+from syncer.proxy.identity import without_identity
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upgrade import tunnel
@@ -68,7 +68,7 @@ class ToVirtual:
             user = await self._authorizer.impersonate(user, call.caller.impersonated, call.info)
         if call.upgrade:
             sent = list(without_tokens(sent))
-        return [*sent, *impersonation(user)], True
+        return [*sent, *user.impersonation], True
 
     async def health(self, call: Call) -> Answer:
         """Say how the virtual API server is, to whoever asks: probes have no credentials.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from syncer.http1.head import Header
 from syncer.proxy.authenticate import TOKEN_PROTOCOL, caller_of, subprotocols
 from syncer.proxy.call import Caller
-from syncer.proxy.identity import User, impersonation
+from syncer.proxy.identity import User
 from syncer.proxy.peer import CREDENTIAL_ID, NEVER, Peer, PeerKind
 from syncer.proxy.refusal import RefusalError
 
@@ -174,8 +174,8 @@ def test_nothing_of_a_caller_is_kept_when_it_is_gone() -> None:
             caller = asked(peer, ("Impersonate-User", "u"), (f"Impersonate-Extra-{text}", "v"))
             assert caller.user is not None
             assert caller.impersonated is not None
-            assert list(impersonation(caller.user))
-            assert list(impersonation(caller.impersonated))
+            assert caller.user.impersonation
+            assert caller.impersonated.impersonation
         del text, peer, caller
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 200_000

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from syncer.proxy.identity import (
     User,
-    impersonation,
     is_identity,
     with_class,
     without_identity,
@@ -50,7 +49,7 @@ PLAIN = [("Accept", "application/json"), ("X-Remotely", "a"), ("Impersonated", "
 )
 def test_a_user_is_written_as_headers(user: User, headers: list[tuple[str, str]]) -> None:
     """Name, groups, UID and extras, in the words of an API server."""
-    assert list(impersonation(user)) == headers
+    assert list(user.impersonation) == headers
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_everybody_is_known_or_unknown(user: User, groups: tuple[str, ...]) -> N
 def test_the_key_of_an_extra_arrives(extra: dict[str, tuple[str, ...]]) -> None:
     """A server lower-cases a header's name, then decodes it: that gives the key again."""
     read: dict[str, tuple[str, ...]] = {}
-    for name, value in impersonation(User("a", extra=extra)):
+    for name, value in User("a", extra=extra).impersonation:
         if name != "Impersonate-User":
             assert name.isascii()
             assert name.isprintable()
