@@ -34,8 +34,7 @@ def _account(value: object) -> Key | None:
         return value
     namespace, slash, name = str(value).rpartition("/")
     namespace = namespace if slash else SERVICE_ACCOUNT_NAMESPACE
-    fine = is_label(namespace) and is_subdomain(name)
-    if not fine or len(name) > 253:
+    if not (is_label(namespace) and is_subdomain(name)):
         raise ValueError(_ACCOUNT_RULE)
     return Key(namespace, name)
 

@@ -19,6 +19,38 @@ class Valve(Protocol):
         """Take bytes again."""
 
 
+class TransportValve:
+    """Stops and starts what comes by a transport.
+
+    Attributes:
+        transport: ``None`` while there is none, or what comes by it is somebody else's.
+    """
+
+    __slots__ = ("_holds", "transport")
+
+    def __init__(self) -> None:
+        """Make it, open and without a transport."""
+        self._holds = 0
+        self.transport: asyncio.Transport | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds it."""
+        return self._holds > 0
+
+    def hold(self) -> None:
+        """Read no more."""
+        self._holds += 1
+        if self._holds == 1 and self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again, once all who held have released."""
+        self._holds -= 1
+        if not self._holds and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+
 class Body:
     """Bytes between a connection, which feeds them, and one reader.
 

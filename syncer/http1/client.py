@@ -16,15 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httptools
 
-from syncer.http1.body import Body
-from syncer.http1.head import Header, head
+from syncer.http1.body import Body, TransportValve
+from syncer.http1.head import Header, head, value_of
 from syncer.http1.keepalive import detect
 
 CONNECT_SECONDS: Final = 10.0
@@ -34,6 +34,7 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of an answer's line and headers."""
 
 _IN_CHUNKS: Final[Header] = ("Transfer-Encoding", "chunked")
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -108,7 +109,7 @@ class Reply:
         """Make it, with nothing of its body."""
         self.status = status
         self.headers = headers
-        self.body = Body(connection)
+        self.body = Body(connection.valve)
         self.length: int | None = None
         self.framed = status in (204, 304)
         for name, value in headers:
@@ -125,7 +126,7 @@ class Reply:
         Args:
             name: in lower case.
         """
-        return next((value for key, value in self.headers if key.lower() == name), "")
+        return value_of(self.headers, name)
 
     @property
     def content_type(self) -> str:
@@ -158,7 +159,7 @@ class _Connection(asyncio.Protocol):
         self._lasts = True  # the server keeps the connection
         self._sending: asyncio.Task[None] | None = None
         self._full: asyncio.Future[None] | None = None
-        self._holds = 0
+        self.valve = TransportValve()
 
     async def exchange(
         self, method: str, data: bytes, body: AsyncIterator[bytes] | None, *, chunked: bool
@@ -217,6 +218,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
+        self.valve.transport = self._transport
         detect(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -246,7 +248,7 @@ class _Connection(asyncio.Protocol):
         self._full = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self.valve.transport = None
         self._pool.forget(self)
         self.resume_writing()
         if self._reply is not None and exc is None and not self._ends:
@@ -352,17 +354,34 @@ class _Connection(asyncio.Protocol):
             raise NoAnswerError("the server closed the connection")
         self._transport.write(data)
 
-    # -- backpressure ----------------------------------------------------------------------
 
-    def hold(self) -> None:
-        self._holds += 1
-        if self._holds == 1 and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+async def connect(server: Server, factory: Callable[[], _Protocol]) -> _Protocol:
+    """Connect to a server.
 
-    def release(self) -> None:
-        self._holds -= 1
-        if not self._holds and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+    Args:
+        server: which.
+        factory: makes the connection's protocol.
+
+    Returns:
+        The protocol, connected.
+
+    Raises:
+        NoConnectionError: it can't be reached, or not in time.
+    """
+    where = origin(server.url)
+    tls = (server.tls or ssl.create_default_context()) if where.secure else None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                factory,
+                where.host,
+                where.port,
+                ssl=tls,
+                server_hostname=(server.name or where.host) if tls else None,
+            )
+    except OSError as error:  # TimeoutError is one
+        raise NoConnectionError("the server can't be connected to") from error
+    return protocol
 
 
 class Pool:
@@ -459,19 +478,7 @@ class Pool:
 
     async def _connect(self, server: Server) -> _Connection:
         self._check_open()
-        where = origin(server.url)
-        tls = (server.tls or ssl.create_default_context()) if where.secure else None
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self, server),
-                    where.host,
-                    where.port,
-                    ssl=tls,
-                    server_hostname=(server.name or where.host) if tls else None,
-                )
-        except OSError as error:  # TimeoutError is one
-            raise NoConnectionError("the server can't be connected to") from error
+        connection = await connect(server, lambda: _Connection(self, server))
         self._all.add(connection)
         try:
             self._check_open()  # it may have been closed meanwhile

@@ -12,6 +12,16 @@ class BadHeaderError(ValueError):
     """A header, or the line above them, has a character that would end it."""
 
 
+def value_of(headers: Iterable[Header], name: str) -> str:
+    """Give the first of the headers with a name, ``""`` when there is none.
+
+    Args:
+        headers: in order.
+        name: in lower case.
+    """
+    return next((value for key, value in headers if key.lower() == name), "")
+
+
 def head(first: str, headers: Iterable[Header]) -> bytes:
     """Give a message's head, up to and with the empty line.
 

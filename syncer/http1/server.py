@@ -24,7 +24,7 @@ from typing import Final, cast
 
 import httptools
 
-from syncer.http1.body import Body
+from syncer.http1.body import Body, TransportValve
 from syncer.http1.head import Header, head
 from syncer.http1.keepalive import detect
 
@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
         self._upgrading = False
         self._early = bytearray()  # what came behind a request to upgrade
         self._detached = False
-        self._holds = 0
+        self._valve = TransportValve()
         self._idle_since = 0.0
         self._idle_check: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -267,6 +267,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
+        self._valve.transport = self.transport
         self.transport.set_write_buffer_limits(high=MAX_UNSENT)
         detect(transport)
         peer = transport.get_extra_info("peername")
@@ -310,7 +311,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, with all that was under way."""
-        self.transport = None
+        self.transport = self._valve.transport = None
         self._over = True
         self._waiting.clear()
         self._stop_clocks()
@@ -356,7 +357,7 @@ class Connection(asyncio.Protocol):
             self._next()
         elif len(self._waiting) == 1:
             self._ahead = True
-            self.hold()  # until its turn has come
+            self._valve.hold()  # until its turn has come
         elif len(self._waiting) > _MAX_WAITING:
             raise UnreadableError(400, "too many requests at once")
 
@@ -399,7 +400,7 @@ class Connection(asyncio.Protocol):
             parser.get_method().decode("ascii"),
             self._url.decode("latin-1"),
             self._headers,
-            Body(self),
+            Body(self._valve),
             in_chunks=version == "1.1",
             upgrades=parser.should_upgrade(),
             lasts=version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade(),
@@ -471,6 +472,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError("the caller is gone")
         self._stop_clocks()
         self._detached = self._over = True
+        self._valve.transport = None
         transport.set_protocol(protocol)
         return transport, bytes(self._early)
 
@@ -489,24 +491,6 @@ class Connection(asyncio.Protocol):
     def left(self) -> None:
         """Called once, when the connection has ended with all that was under way."""
 
-    def hold(self) -> None:
-        """Read no more."""
-        self._holds += 1
-        if self._holds == 1 and (transport := self._readable()) is not None:
-            transport.pause_reading()
-
-    def release(self) -> None:
-        """Read again, once all who held have released."""
-        self._holds -= 1
-        if not self._holds and (transport := self._readable()) is not None:
-            transport.resume_reading()
-
-    def _readable(self) -> asyncio.Transport | None:
-        """Give the transport while what comes by it is ours."""
-        if self._detached or self.transport is None or self.transport.is_closing():
-            return None
-        return self.transport
-
     def _next(self) -> None:
         """Begin with the next request, if there is one."""
         if not self._waiting:
@@ -514,7 +498,7 @@ class Connection(asyncio.Protocol):
         request = self._waiting.popleft()
         if self._ahead and not self._waiting:
             self._ahead = False
-            self.release()
+            self._valve.release()
         if isinstance(request, UnreadableError):
             self._write_whole(self._refuse(request), "", lasts=False)
             self._close()
@@ -576,8 +560,8 @@ class Connection(asyncio.Protocol):
     def _keep(self, data: bytes) -> None:
         """Hold back what comes behind a request to upgrade."""
         self._early += data
-        if len(self._early) > _MAX_EARLY and not self._holds:
-            self.hold()
+        if len(self._early) > _MAX_EARLY and not self._valve.held:
+            self._valve.hold()
 
     def _close(self) -> None:
         """Close, once all is written."""
@@ -606,7 +590,7 @@ class Connection(asyncio.Protocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
-        if self._holds:  # it is we who are slow
+        if self._valve.held:  # it is we who are slow
             self._deadline = self._loop.call_later(HEAD_SECONDS, self._too_slow)
         elif self.task is None:
             self._close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from syncer.http1.head import Header
+from syncer.http1.head import Header, value_of
 from syncer.http1.server import Request
 from syncer.proxy.identity import User
 from syncer.proxy.request import RequestInfo
@@ -58,4 +58,4 @@ class Call:
         Args:
             name: in lower case.
         """
-        return next((value for key, value in self.headers if key.lower() == name), "")
+        return value_of(self.headers, name)

@@ -185,11 +185,10 @@ class Endpoint:
 
 def _told(request: Request, route: Route, call: Call | None) -> dict[str, object]:
     """Give what the access log says: no query and no header but the client's name for itself."""
+    told: dict[str, object] = {"client": request.connection.client, "route": str(route)}
     if call is None:
-        client = request.connection.client
-        return {"client": client, "route": str(route), "method": request.method, "user": ""}
+        return {**told, "method": request.method, "user": ""}
     info, impersonated = call.info, call.caller.impersonated
-    told: dict[str, object] = {"client": call.client, "route": str(route)}
     told |= {"user": call.caller.name, "verb": info.verb, "path": info.path}
     if impersonated is not None:
         told["impersonated"] = impersonated.name

@@ -25,7 +25,7 @@ from yarl import URL
 
 from syncer.http1.body import Body
 from syncer.http1.client import Reply
-from syncer.http1.head import Header
+from syncer.http1.head import Header, value_of
 from syncer.http1.server import Answer
 from syncer.naming import Names, hide_host_names
 from syncer.proxy.authenticate import subprotocols, without_tokens
@@ -310,7 +310,7 @@ class ToHost:
         body: bytes,
     ) -> tuple[list[Header], bytes]:
         """Give what the caller gets of a workload's answer to an upgrade, or of the host's."""
-        content_type = next((v for name, v in headers if name.lower() == "content-type"), "")
+        content_type = value_of(headers, "content-type")
         words = self._in_our_words_if_its(target, status, content_type.partition(";")[0], body)
         if status < 400 or words is None:
             return _from_workload(links, headers), body

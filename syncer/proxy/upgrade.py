@@ -13,12 +13,12 @@ Source: RFC 9110 section 7.8; https://kubernetes.io/blog/2024/08/20/websockets-t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, cast
 
 import httptools
 
-from syncer.http1.client import origin
+from syncer.http1.client import NoConnectionError, Server, connect, origin
 from syncer.http1.head import BadHeaderError, Header, head
 from syncer.http1.keepalive import detect
 from syncer.http1.server import Answer, Request, Response, Sent
@@ -27,7 +27,6 @@ from syncer.kube.errors import ConfigError
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.upstream import end_to_end
 
-CONNECT_SECONDS: Final = 10.0
 AGREE_SECONDS: Final = 60.0
 """How long a server may take to agree; a kubelet may have to start something first."""
 
@@ -292,7 +291,11 @@ async def _asked(
 ) -> _Agreement:
     """Send the request over a connection of its own and wait for the head of the answer."""
     asked = _head(method, config.server, target, credentials, fields)
-    server = await _connect(config.server, config.server_name, credentials)
+    where = Server(config.server, credentials.ssl_context, config.server_name)
+    try:
+        server = await connect(where, _Agreement)
+    except NoConnectionError as error:
+        raise _unreachable() from error
     try:
         if server.transport is not None:
             server.transport.write(asked)
@@ -309,22 +312,6 @@ async def _asked(
             raise RefusalError(503, why) from error
         raise
     return server
-
-
-async def _connect(url: str, server_name: str, credentials: Credentials) -> _Agreement:
-    where, tls = origin(url), credentials.ssl_context
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                _Agreement,
-                where.host,
-                where.port,
-                ssl=tls,
-                server_hostname=(server_name or where.host) if tls else None,
-            )
-    except OSError as error:  # TimeoutError is one
-        raise _unreachable() from error
-    return protocol
 
 
 def _unreachable() -> RefusalError:
@@ -353,7 +340,7 @@ async def _refusal(server: _Agreement, translate: Translate | None) -> Answer:
         raise RefusalError(504, "the server's answer did not come in time") from error
     if not server.complete:
         raise RefusalError(503, "the connection can't be upgraded: the answer broke off")
-    headers, body = list(end_to_end(server.headers)), bytes(server.body)
+    headers, body = end_to_end(server.headers), bytes(server.body)
     if translate is not None:
         headers, body = translate(server.status, headers, body)
     return Response(server.status, headers, body, close=True)
@@ -384,9 +371,9 @@ async def _join(request: Request, server: _Agreement, translate: Translate | Non
 
 def _agreement(server: _Agreement, translate: Translate | None) -> bytes:
     """Give the head of the answer by which the caller learns that the server agrees."""
-    headers: Sequence[Header] = list(end_to_end(server.headers))
+    headers = end_to_end(server.headers)
     if translate is not None:
-        headers, _ = translate(101, list(headers), b"")
+        headers, _ = translate(101, headers, b"")
     agreed = [(name, value) for name, value in server.headers if name.lower() == "upgrade"]
     fields = (("Connection", "Upgrade"), *agreed, *headers)
     return head("HTTP/1.1 101 Switching Protocols", fields)
