@@ -271,7 +271,9 @@ class Connection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=MAX_UNSENT)
         detect(transport)
         peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if peer else ""
+        self.client = (
+            str(peer[0]).removeprefix("::ffff:") if peer else ""
+        )  # IPv4 by a socket of IPv6
         self._idle_since = self._loop.time()
         self._idle_check = self._loop.call_later(IDLE_SECONDS, self._look_if_idle)
 

@@ -1,5 +1,9 @@
 """The listening side: a TLS session is a connection, and there may be only so many.
 
+Connections are accepted here and not by the event loop, which would tell of them only after their
+handshake. Handshakes under way are bounded, before anybody is known: where there is no room for
+another, the one that has taken longest gives way, so that callers who say nothing keep nobody out.
+
 What can't be read as HTTP is refused with a Status, and not logged: it may hold a secret.
 """
 
@@ -7,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import structlog
@@ -20,6 +25,15 @@ from syncer.proxy.refusal import RefusalError
 from syncer.settings import Address
 
 HANDSHAKE_SECONDS: Final = 10.0
+MAX_HANDSHAKES: Final = 256
+"""Most handshakes at a time; each takes some 50 kB."""
+
+BACKLOG: Final = 512
+"""Connections that the kernel holds for us to accept."""
+
+EXHAUSTED_SECONDS: Final = 1.0
+"""How long none are accepted after one could not be, for want of files or memory."""
+
 DRAIN_SECONDS: Final = 0.5
 """How long short requests may take once the syncer stops."""
 
@@ -57,6 +71,7 @@ class Listener:
         """
         self._most = most
         self._connections: set[Connection] = set()
+        self._arriving: dict[Connection, asyncio.Task[None]] = {}  # the oldest first
         self.turned_away = 0
 
     @property
@@ -65,7 +80,8 @@ class Listener:
         return len(self._connections)
 
     def admit(self, connection: Connection) -> bool:
-        """Count a new connection; ``False`` when there are too many."""
+        """Count a connection whose handshake is done; ``False`` when there are too many."""
+        self._arriving.pop(connection, None)
         if len(self._connections) >= self._most:
             self.turned_away += 1
             return False
@@ -102,25 +118,20 @@ class Listener:
             ConfigError: the address can't be listened on.
         """
         try:
-            listening = await asyncio.get_running_loop().create_server(
-                lambda: self.connect(handler),
-                address.host,
-                address.port,
-                ssl=tls,
-                backlog=512,
-                reuse_address=True,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            )
+            listening = _listen(address)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise ConfigError(
                 f"can't listen on {address} (--bind-address and --port): {reason}"
             ) from error
-        bound = Address(address.host, listening.sockets[0].getsockname()[1])
+        loop = asyncio.get_running_loop()
+        loop.add_reader(listening, self._accept, listening, tls, handler)
+        bound = Address(address.host, listening.getsockname()[1])
         log.info("listening", address=str(bound), paths=["/"])
         try:
             yield bound
         finally:
+            loop.remove_reader(listening)
             listening.close()
             await self.close(DRAIN_SECONDS)
 
@@ -130,7 +141,8 @@ class Listener:
         Args:
             seconds: that what is under way has to end by itself.
         """
-        self._most = 0
+        for handshake in tuple(self._arriving.values()):
+            handshake.cancel()
         for connection in tuple(self._connections):
             connection.stop()
         busy = [task for each in self._connections if (task := each.task) is not None]
@@ -140,6 +152,60 @@ class Listener:
             connection.cancel()
         if busy:
             await asyncio.wait(busy, timeout=seconds)
+
+    def _accept(self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler) -> None:
+        """Accept a connection and begin its handshake."""
+        loop = asyncio.get_running_loop()
+        try:
+            accepted, _ = listening.accept()
+        except (BlockingIOError, ConnectionError):
+            return  # the caller did not wait
+        except OSError as error:
+            log.warning("no connection can be accepted", reason=error.strerror)
+            loop.remove_reader(listening)
+            loop.call_later(EXHAUSTED_SECONDS, self._accept_again, listening, tls, handler)
+            return
+        accepted.setblocking(False)
+        if len(self._arriving) >= MAX_HANDSHAKES:
+            self.turned_away += 1
+            self._arriving.pop(next(iter(self._arriving))).cancel()
+        connection = self.connect(handler)
+        handshake = loop.create_task(self._shake_hands(accepted, connection, tls))
+        # One that ends before it began has not taken the socket over.
+        handshake.add_done_callback(lambda task: accepted.close() if task.cancelled() else None)
+        self._arriving[connection] = handshake
+
+    def _accept_again(
+        self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler
+    ) -> None:
+        if listening.fileno() >= 0:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listening, self._accept, listening, tls, handler)
+
+    async def _shake_hands(
+        self, accepted: socket.socket, connection: Connection, tls: ssl.SSLContext
+    ) -> None:
+        try:
+            with suppress(OSError):  # the caller's trouble, of which TLS tells it
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection, accepted, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                )
+        finally:
+            self._arriving.pop(connection, None)
+
+
+def _listen(address: Address) -> socket.socket:
+    """Give a listening socket; ``::`` is every address, of IPv4 too, as Go programs have it.
+
+    Raises:
+        OSError: it can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.create_server(
+        address, family=family, backlog=BACKLOG, dualstack_ipv6=address.host == "::"
+    )
+    listening.setblocking(False)
+    return listening
 
 
 def _refused(error: UnreadableError) -> Response:

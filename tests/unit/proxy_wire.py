@@ -119,6 +119,8 @@ class End:
 
     async def say(self, data: bytes) -> None:
         """Write."""
+        if self.writer.is_closing():
+            raise ConnectionResetError("closed")
         self.writer.write(data)
         async with asyncio.timeout(SECONDS):
             await self.writer.drain()

@@ -78,6 +78,7 @@ OF_API_SERVERS = 60  # seconds, their own
 TOO_MANY = 429
 LIMITS: dict[str, list[object]] = {
     "connections": ["proxy-max-connections"],
+    "TLS handshakes at a time": [listener.MAX_HANDSHAKES],
     "short requests of one user at a time": ["proxy-max-requests-per-user", TOO_MANY],
     "watches, logs, tunnels of one user at a time": ["proxy-max-streams-per-user", TOO_MANY],
     "a request's path and query": [request.MAX_TARGET],

@@ -15,6 +15,7 @@ from syncer.http1 import server as module
 from syncer.http1.client import Pool, Server
 from syncer.http1.server import MAX_FIELD, MAX_HEAD, Request, Response, UnreadableError
 from syncer.kube.errors import ConfigError
+from syncer.proxy import listener as module_of_listener
 from syncer.proxy.listener import Listener
 from syncer.settings import Address
 from tests.unit.proxy_wire import GET, ask, caller, closing, echo, front, on_both_loops, tls_pair
@@ -191,15 +192,17 @@ async def test_a_slow_head_is_not_waited_for(
             await end.say(before)
             await end.until(b"GET /")
             await asyncio.sleep(0.15)  # idle is not slow
-        started = asyncio.get_running_loop().time()
-        for byte in GET * 3:
-            if end.reader.at_eof():
-                break
+
+        async def trickle() -> None:
             with suppress(ConnectionError):
-                await end.say(bytes([byte]))
-            await asyncio.sleep(0.02)
-        assert end.reader.at_eof()
-        assert asyncio.get_running_loop().time() - started < 1
+                for byte in GET * 99:
+                    await end.say(bytes([byte]))
+                    await asyncio.sleep(0.02)
+
+        saying = asyncio.create_task(trickle())
+        assert await end.gone() == b""  # a head of which all came would have been answered
+        saying.cancel()
+        await asyncio.wait([saying])
 
 
 @on_both_loops
@@ -348,6 +351,96 @@ async def test_a_handshake_that_ends_too_late_gets_no_connection() -> None:
     writer.close()
     assert said == b""
     assert listener.connections == 0
+
+
+@on_both_loops
+async def test_callers_who_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for another handshake, the oldest gives way and is counted."""
+    monkeypatch.setattr(module_of_listener, "MAX_HANDSHAKES", 2)
+    server, client = tls_pair()
+    listener = Listener(most=9)
+    async with (
+        listener.serve(Address("127.0.0.1", 0), server, hello) as bound,
+        caller(bound) as first,
+        caller(bound) as second,
+    ):
+        for _ in range(3):  # each leaves before the next; only the first needs room
+            async with caller(bound, client) as somebody:
+                await somebody.say(GET)
+                await somebody.until(b"GET /")
+        assert await first.gone() == b""
+        assert listener.turned_away == 1
+        # It would be gone by now if each had needed the room of another.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await second.gone()
+
+
+@on_both_loops
+async def test_a_handshake_may_take_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says nothing, or only half of it, is cut off."""
+    monkeypatch.setattr(module_of_listener, "HANDSHAKE_SECONDS", 0.1)
+    server, _ = tls_pair()
+    async with (
+        Listener(most=9).serve(Address("127.0.0.1", 0), server, hello) as bound,
+        caller(bound) as silent,
+        caller(bound) as halting,
+    ):
+        await halting.say(b"\x16\x03\x01\x02\x00\x01")
+        assert await silent.gone() == await halting.gone() == b""
+
+
+class _Exhausted(socket.socket):
+    """A listening socket of a process that may open no more files, at first."""
+
+    def __init__(self, real: socket.socket) -> None:
+        super().__init__(real.family, real.type, real.proto, real.detach())
+        self.tries = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Fail the first time."""
+        self.tries += 1
+        if self.tries == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+@on_both_loops
+async def test_when_no_more_files_can_be_opened_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel holds is accepted later, and until then nothing spins."""
+    listen = module_of_listener._listen
+    listening: list[_Exhausted] = []
+
+    def exhausted(address: Address) -> socket.socket:
+        listening.append(_Exhausted(listen(address)))
+        return listening[0]
+
+    monkeypatch.setattr(module_of_listener, "_listen", exhausted)
+    monkeypatch.setattr(module_of_listener, "EXHAUSTED_SECONDS", 0.1)
+    server, client = tls_pair()
+    async with Listener(most=9).serve(Address("127.0.0.1", 0), server, hello) as bound:
+        async with caller(bound, client) as patient:
+            await patient.say(GET)
+            await patient.until(b"GET /")
+        assert listening[0].tries == 2
+
+
+@on_both_loops
+async def test_every_address_is_of_both_families() -> None:
+    """`::` takes IPv4 too, as it does in Go's programs; a caller's address reads as its own."""
+    server, client = tls_pair()
+    seen = []
+
+    async def handler(request: Request) -> Response:
+        seen.append(request.connection.client)
+        return await hello(request)
+
+    async with Listener(most=9).serve(Address("::", 0), server, handler) as bound:
+        for host in ("127.0.0.1", "::1"):
+            async with caller(Address(host, bound.port), client) as end:
+                await end.say(GET)
+                await end.until(b"GET /")
+    assert seen == ["127.0.0.1", "::1"]
 
 
 @on_both_loops
