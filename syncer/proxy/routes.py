@@ -79,8 +79,8 @@ def _route_of_path(info: RequestInfo) -> Route:
 
 
 def _may_create(info: RequestInfo) -> bool:
-    """Say whether a service comes of it, perhaps: applying makes what isn't there."""
-    creates = info.verb == "patch" or (info.verb == "create" and not info.name)
+    """Say whether a service comes of it, perhaps: applying and replacing make what isn't there."""
+    creates = info.verb in ("patch", "update") or (info.verb == "create" and not info.name)
     return creates and bool(info.namespace)
 
 

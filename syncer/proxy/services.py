@@ -7,8 +7,8 @@ there, and gives the Service as it would be. Only then the host hears of it, in 
 * the copy itself is made, *reserved* for the Service to come (:func:`syncer.ownership.reserve`),
   where the host's cluster IP and node ports can be put into the caller's request, or there are none
   to agree on: the Service is then born with those that its copy has;
-* else (server-side apply, where the address would become the applier's own; protobuf, YAML) the
-  host is asked by a dry run, and the engine makes the copy afterwards, as it always does.
+* else (server-side apply, where the address would become the applier's own; PUT; protobuf, YAML)
+  the host is asked by a dry run, and the engine makes the copy afterwards, as it always does.
 
 At last the caller's own request goes to the virtual API server and its answer is the answer.
 
@@ -104,7 +104,7 @@ def may_create(info: RequestInfo, content_type: str) -> bool:
         return False
     if info.verb == "patch":
         return bool(info.name) and content_type.lower().startswith(_APPLY)
-    return info.verb == "create"
+    return info.verb == "create" or (info.verb == "update" and bool(info.name))
 
 
 @dataclass(frozen=True, slots=True)
