@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 
 import aiohttp
 import orjson
@@ -107,7 +108,13 @@ async def test_a_node_has_an_address_of_its_own(pair: Pair, namespace: str, node
     await pair.host.patch("services", tenant, home, {"spec": {"selector": selector}})
     await pair.virtual.create(_on(node, "web", namespace))
     await in_phase(pair, "web", namespace)
-    made = await eventually(lambda: _service(pair, node))
+
+    async def selecting() -> Object:
+        found = await _service(pair, node)
+        assert found["spec"].get("selector") == selector
+        return found
+
+    made = await eventually(selecting)
     ip = made["spec"]["clusterIP"]
     await _addressed(pair, node, ip)
     await _told(pair, "web", namespace, ip)
@@ -115,7 +122,6 @@ async def test_a_node_has_an_address_of_its_own(pair: Pair, namespace: str, node
     labels = {f"{PREFIX}belongs-to": tenant, f"{PREFIX}node": node}
     assert made["metadata"]["labels"] == labels
     assert made["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]
-    assert made["spec"]["selector"] == selector
     [port] = made["spec"]["ports"]
     assert (port["port"], port["protocol"]) == (10250, "TCP")
     assert pair.syncer.endpoint.endswith(f":{port['targetPort']}")
@@ -125,7 +131,9 @@ async def test_a_node_has_an_address_of_its_own(pair: Pair, namespace: str, node
         assert "selector" not in (await _service(pair, node))["spec"]
 
     await eventually(follows)
-    await pair.quiet(2.0, resources=["services", "pods"], namespace=namespace)
+    quiet = partial(pair.quiet, resources=["services", "pods"], namespace=namespace)
+    await eventually(lambda: quiet(1.0))  # what the pod's start left to do is done
+    await quiet(2.0)
     assert (await _service(pair, node))["metadata"]["uid"] == made["metadata"]["uid"]
     await pair.virtual.delete("pods", "web", namespace, grace=0)
     await gone(lambda: pair.virtual.find("nodes", node))
@@ -172,7 +180,9 @@ async def test_nothing_shows_an_address_of_the_host(pair: Pair, namespace: str, 
     [internal] = [each["address"] for each in real if each["type"] == "InternalIP"]
     copy = await pair.copy("pods", "web", namespace)
     assert copy["status"]["hostIP"] == internal
-    await _told(pair, "web", namespace, (await _service(pair, node))["spec"]["clusterIP"])
+    ip = (await eventually(lambda: _service(pair, node)))["spec"]["clusterIP"]
+    await _addressed(pair, node, ip)
+    await _told(pair, "web", namespace, ip)
     for shown in (
         await pair.virtual.get("nodes", node),
         await pair.virtual.get("pods", "web", namespace),
