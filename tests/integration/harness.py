@@ -56,7 +56,7 @@ _PATCHES = {
     "strategic": "application/strategic-merge-patch+json",
 }
 _POLL = 0.05  # seconds
-_TIMEOUT = 15.0  # seconds; ten times what an idle pair needs, since other workers share the cores
+_TIMEOUT = 30.0  # seconds; many times what an idle pair needs: other workers share the cores
 
 SYNCED = (
     "pods",
@@ -376,8 +376,8 @@ async def eventually(
     """Call `check` until it passes, and return what it returned.
 
     Args:
-        check: plain or async; fails by raising AssertionError, RefusedError or LookupError; what
-            it returns is not judged.
+        check: plain or async; fails by raising AssertionError, RefusedError, LookupError or
+            ValueError (`[only] = found`); what it returns is not judged.
         timeout: seconds.
         poll: seconds between calls.
 
@@ -389,7 +389,7 @@ async def eventually(
         try:
             result = check()
             return await result if inspect.isawaitable(result) else result
-        except (AssertionError, RefusedError, LookupError) as failure:
+        except (AssertionError, RefusedError, LookupError, ValueError) as failure:
             if time.monotonic() > deadline:
                 failure.add_note(f"(still so after {timeout:g} s)")
                 raise

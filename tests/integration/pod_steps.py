@@ -1,15 +1,17 @@
 """Steps that tests of pods share: wait for a phase, read what a server saw first, give events."""
 
 import asyncio
+from collections.abc import Sequence
 
 import aiohttp
 import orjson
 
-from tests.integration.harness import Cluster, Object, Pair, eventually, path_of
+from tests.integration.harness import SYNCED, Cluster, Object, Pair, eventually, path_of
 
 __all__ = [
     "condition",
     "container",
+    "first_event",
     "first_seen",
     "in_phase",
     "latest_version",
@@ -29,10 +31,15 @@ async def in_phase(pair: Pair, name: str, namespace: str, phase: str = "Running"
     return await eventually(check)
 
 
-async def settled(pair: Pair, namespace: str, seconds: float) -> None:
-    """Wait until a namespace and its copies come to rest, and see that they stay so."""
-    await eventually(lambda: pair.quiet(1, namespace=namespace), timeout=20)
-    await pair.quiet(seconds, namespace=namespace)
+async def settled(
+    pair: Pair, namespace: str, seconds: float, resources: Sequence[str] = SYNCED
+) -> None:
+    """Wait until a namespace and its copies come to rest, and see that they stay so.
+
+    What the clusters' own controllers still have to write has to be waited for before.
+    """
+    await eventually(lambda: pair.quiet(1, namespace=namespace, resources=resources))
+    await pair.quiet(seconds, namespace=namespace, resources=resources)
 
 
 async def told(
@@ -70,6 +77,19 @@ async def first_seen(
         name: its name.
         since: a resource version from before the creation.
     """
+    event = await first_event(cluster, resource, namespace, name, since)
+    assert event["type"] == "ADDED", event
+    found: Object = event["object"]
+    return found
+
+
+async def first_event(
+    cluster: Cluster, resource: str, namespace: str, name: str, since: str
+) -> Object:
+    """Return the first event about an object after a resource version, from the server's history.
+
+    Args: as for `first_seen`.
+    """
     params = {
         "watch": "1",
         "resourceVersion": since,
@@ -81,10 +101,8 @@ async def first_seen(
         asyncio.timeout(15),
         cluster.api.get(path, params=params, timeout=aiohttp.ClientTimeout()) as response,
     ):
-        event = orjson.loads(await response.content.readline(max_line_length=8 << 20))
-    assert event["type"] == "ADDED", event
-    found: Object = event["object"]
-    return found
+        event: Object = orjson.loads(await response.content.readline(max_line_length=8 << 20))
+    return event
 
 
 def condition(pod: Object, kind: str) -> Object:

@@ -8,7 +8,7 @@ import pytest
 
 from syncer.naming import PREFIX
 from tests.integration.harness import Cluster, Object, Pair, eventually, gone, named, pod
-from tests.integration.pod_steps import first_seen, in_phase, latest_version, told
+from tests.integration.pod_steps import first_seen, in_phase, latest_version, settled, told
 
 _CLAIMS = "persistentvolumeclaims"
 _VOLUMES = "persistentvolumes"
@@ -37,6 +37,14 @@ async def volumes(host: Cluster, virtual: Cluster) -> AsyncIterator[str]:
             "persistentVolumeReclaimPolicy": "Retain",
         }
         await host.create(named("PersistentVolume", f"{name}-{number}", spec=spec))
+
+    async def available() -> None:
+        for number in range(3):
+            found = await host.get(_VOLUMES, f"{name}-{number}")
+            assert found["status"].get("phase") == "Available"
+
+    # A claim that finds none available is not looked at again for 15 s.
+    await eventually(available)
     yield name
     for number in range(3):
         await host.delete(_VOLUMES, f"{name}-{number}")
@@ -98,7 +106,7 @@ async def test_a_pod_with_a_claim_runs(pair: Pair, namespace: str, volumes: str)
     assert fake["spec"]["claimRef"]["uid"] == virtual["metadata"]["uid"]
     assert fake["spec"]["capacity"] == {"storage": "5Gi"}
     assert "hostPath" not in fake["spec"]
-    await pair.quiet(1.0, namespace=namespace, resources=[_CLAIMS, "pods"])
+    await settled(pair, namespace, 1, [_CLAIMS, "pods"])
     await pair.virtual.delete("pods", "web", namespace, grace=0)
     await pair.virtual.delete(_CLAIMS, "disk", namespace)
     await gone(lambda: pair.virtual.find(_CLAIMS, "disk", namespace))

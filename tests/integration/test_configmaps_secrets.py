@@ -16,7 +16,7 @@ from tests.integration.harness import (
     pod,
     secret,
 )
-from tests.integration.pod_steps import latest_version, told
+from tests.integration.pod_steps import first_event, latest_version, told
 
 _FORCED = {f"{PREFIX}force-sync": "true"}
 
@@ -116,12 +116,8 @@ async def test_a_change_of_several_keys_is_one_write(pair: Pair, namespace: str)
     assert labels[pair.names.label_key("tier")] == "1"
     assert pair.names.label_key("app") not in labels
     await pair.quiet(0.7, namespace=namespace, resources=["configmaps"])
-    params = {"watch": "1", "resourceVersion": since, "timeoutSeconds": "1"}
-    params["fieldSelector"] = f"metadata.name={found['metadata']['name']}"
-    path = f"/api/v1/namespaces/{home}/configmaps"
-    async with pair.host.api.get(path, params=params) as response:
-        events = (await response.read()).splitlines()
-    assert len(events) == 1
+    written = await first_event(pair.host, "configmaps", home, found["metadata"]["name"], since)
+    assert written["object"] == found, "the first write was the last, and had all of it"
 
 
 async def test_types_and_immutability_are_kept_but_for_tokens(pair: Pair, namespace: str) -> None:

@@ -64,7 +64,7 @@ async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other:
     async def nothing() -> None:
         assert await left() == [0] * len(_COPIED)
 
-    await eventually(nothing)
+    await eventually(nothing, timeout=60)  # Endpoints go when the host's controllers get to them
 
 
 async def test_a_namespace_that_lingers_is_no_trouble(pair: Pair, other: str) -> None:
@@ -74,6 +74,7 @@ async def test_a_namespace_that_lingers_is_no_trouble(pair: Pair, other: str) ->
     await pair.virtual.create(held)
     await pair.virtual.create(pod("web", other))
     await asyncio.gather(*(in_phase(pair, name, other) for name in ("held", "web")))
+    await eventually(lambda: _no_other_goes(pair), timeout=120)
     seen, errors = len(pair.syncer.log_lines()), await _errors(pair)
     controllers = pair.virtual.plane.components["kube-controller-manager"]
     await controllers.pause()  # the namespace terminates, and nothing in it does yet
@@ -104,6 +105,12 @@ async def test_a_namespace_that_lingers_is_no_trouble(pair: Pair, other: str) ->
     ours = [each for each in pair.syncer.log_lines()[seen:] if each.get("namespace") == other]
     assert [each for each in ours if each["level"] not in ("debug", "info")] == []
     assert await _errors(pair) == errors
+
+
+async def _no_other_goes(pair: Pair) -> None:
+    """Assert that no namespace of an earlier test is still going, with errors of its own."""
+    phases = [each["status"]["phase"] for each in await pair.virtual.list("namespaces")]
+    assert "Terminating" not in phases
 
 
 async def _errors(pair: Pair) -> float:

@@ -58,11 +58,17 @@ async def test_a_node_is_there_while_a_pod_runs_on_it(
     for name in ("one", "two"):
         running = await in_phase(pair, name, namespace)
         assert running["spec"]["nodeName"] == node
-    fake = await pair.virtual.get("nodes", node)
-    assert fake["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
-    [ready] = [each for each in fake["status"]["conditions"] if each["type"] == "Ready"]
-    assert ready["status"] == "True"
-    assert not fake["spec"].get("taints")
+
+    async def whole() -> Object:
+        found = await pair.virtual.get("nodes", node)
+        assert found["metadata"]["labels"][f"{PREFIX}fake-node"] == "true"
+        [ready] = [each for each in found["status"]["conditions"] if each["type"] == "Ready"]
+        assert ready["status"] == "True"
+        assert "InternalIP" in [each["type"] for each in found["status"]["addresses"]]
+        assert not found["spec"].get("taints")
+        return found
+
+    fake = await eventually(whole)
     theirs = await pair.host.get("nodes", node)
     text = orjson.dumps(fake).decode()
     addresses = [each["address"] for each in theirs["status"]["addresses"]]

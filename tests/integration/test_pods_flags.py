@@ -61,10 +61,29 @@ async def _copy(pair: Pair, name: str) -> Object:
     return await eventually(lambda: pair.copy("pods", name, "default"))
 
 
+async def _host_services_seen(pair: Pair) -> None:
+    """Wait until the syncer has seen all that happened to services on the host so far.
+
+    It makes a deleted copy again only once it was told of the deletion, and news come in order.
+    """
+    await pair.virtual.create(service("marker", "default"))
+    first = await eventually(lambda: pair.copy("services", "marker", "default"))
+    await pair.host.delete("services", first["metadata"]["name"], pair.names.host_namespace)
+
+    async def again() -> None:
+        copy = await pair.copy("services", "marker", "default")
+        assert copy["metadata"]["uid"] != first["metadata"]["uid"]
+
+    await eventually(again)
+    await pair.virtual.delete("services", "marker", "default")
+    await gone(lambda: pair.find_copy("services", "marker", "default"))
+
+
 async def test_pods_that_need_cluster_dns_wait_for_it(other: Pair) -> None:
     """They are told of kube-dns, others run meanwhile; when it comes they run too."""
     await other.virtual.delete("services", "kube-dns", "kube-system")
     await gone(lambda: other.find_copy("services", "kube-dns", "kube-system"))
+    await _host_services_seen(other)
     await other.virtual.create(pod("waits", "default"))
     await other.virtual.create(pod("own-dns", "default", dnsPolicy="Default"))
     await other.virtual.create(pod("on-node", "default", hostNetwork=True))

@@ -22,6 +22,7 @@ from tests.integration.harness import (
 )
 from tests.integration.pod_steps import condition, in_phase, settled
 
+_SLICES = "discovery.k8s.io/v1/endpointslices"
 _SLOW = {"annotations": {"fake-pod/stop-after": "60s"}}
 """A pod that takes its time to go: what happens meanwhile can be seen."""
 
@@ -235,10 +236,12 @@ async def test_a_vanished_pod_is_gone_if_it_had_started_else_made_again(
     await pair.virtual.create(_workload("Deployment", "web", namespace, replicas=1))
     [started] = await _running_pods(pair, namespace, "web", 1)
     await in_phase(pair, "alone", namespace)
-    unscheduled = await eventually(
-        lambda: _condition_of(pair, "waiting", namespace, "PodScheduled")
-    )
-    assert unscheduled["reason"] == "Unschedulable"
+
+    async def unschedulable() -> None:
+        found = await pair.virtual.get("pods", "waiting", namespace)
+        assert condition(found, "PodScheduled")["reason"] == "Unschedulable"
+
+    await eventually(unschedulable)
     for name in ("waiting", "alone", started["metadata"]["name"]):
         await _let_go(pair, name, namespace)
     await gone(lambda: pair.virtual.find("pods", "alone", namespace))
@@ -254,10 +257,6 @@ async def test_a_vanished_pod_is_gone_if_it_had_started_else_made_again(
     copy = await eventually(restored)
     virtual = await pair.virtual.get("pods", "waiting", namespace)
     assert copy["metadata"]["annotations"][f"{PREFIX}object-uid"] == virtual["metadata"]["uid"]
-
-
-async def _condition_of(pair: Pair, name: str, namespace: str, kind: str) -> Object:
-    return condition(await pair.virtual.get("pods", name, namespace), kind)
 
 
 async def test_the_pods_of_controllers_do_their_work(pair: Pair, namespace: str) -> None:
@@ -299,6 +298,13 @@ async def own_node(host: Cluster, namespace: str) -> AsyncIterator[str]:
     made["metadata"]["name"] = made["metadata"]["labels"]["kubernetes.io/hostname"] = namespace
     made["spec"]["taints"] = [{"key": "own", "effect": "NoSchedule"}]
     await host.create(made)
+
+    async def ready() -> None:
+        found = await host.get("nodes", namespace)
+        assert condition(found, "Ready")["status"] == "True"
+        assert [each["key"] for each in found["spec"].get("taints") or ()] == ["own"]
+
+    await eventually(ready)
     yield namespace
     await host.delete("nodes", namespace)
 
@@ -364,9 +370,23 @@ async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:
         "pods", "everything", namespace, {"status": own}, kind="strategic", subresource="status"
     )
 
-    async def ready() -> None:
+    async def ready() -> str:
         found = await pair.virtual.get("pods", "everything", namespace)
         assert condition(found, "Ready")["status"] == "True"
+        return str(found["status"]["podIP"])
 
-    await eventually(ready)
+    address = await eventually(ready)
+
+    async def reached() -> None:
+        for side, name, where in (
+            (pair.virtual, "everything", namespace),
+            (pair.host, pair.host_name("everything", namespace), pair.names.host_namespace),
+        ):
+            endpoints = await side.get("endpoints", name, where)
+            assert [each["ip"] for each in endpoints["subsets"][0]["addresses"]] == [address]
+            slices = await side.list(_SLICES, where, labels=f"kubernetes.io/service-name={name}")
+            [endpoint] = [each for one in slices for each in one.get("endpoints") or ()]
+            assert endpoint["conditions"]["ready"] is True
+
+    await eventually(reached, timeout=60)  # each cluster's own controllers take their time
     await settled(pair, namespace, 5)

@@ -155,7 +155,8 @@ async def test_names_resolve_as_in_the_virtual_cluster(pair: Pair, namespace: st
         return str(copy["spec"]["clusterIP"])
 
     db = await eventually(service_ip)
-    dns = (await pair.copy("services", "kube-dns", "kube-system"))["spec"]["clusterIP"]
+    kube_dns = await eventually(lambda: pair.copy("services", "kube-dns", "kube-system"))
+    dns = kube_dns["spec"]["clusterIP"]
     api = (await pair.host.get("services", pair.names.tenant, pair.names.host_namespace))["spec"]
     dns_config = {
         "nameservers": ["1.1.1.1"],
@@ -304,7 +305,8 @@ async def test_accounts_priorities_and_owners_are_the_hosts(pair: Pair, namespac
         }
     ]
     try:
-        await pair.virtual.create(asked)
+        # Refused as long as the API server's admission has not heard of the class.
+        await eventually(lambda: pair.virtual.create(asked))
         copy = await _copy(pair, "safe", namespace)
         await told(pair.virtual, namespace, "safe", "--sync=priorityclasses", "SyncWarning")
     finally:

@@ -17,7 +17,7 @@ from syncer.types import Key
 from tests.integration.harness import Cluster, Object, Pair, cluster, eventually, gone, service
 from tests.integration.pod_steps import told
 
-_SHORT = 6.0  # seconds a reservation lasts in the pair of its own
+_SHORT = 8.0  # seconds a reservation lasts in the pair of its own
 
 _ODD_CLOCK = f"""
 import runpy, sys, time
@@ -134,7 +134,7 @@ async def test_a_reservation_ends_by_the_hosts_clock(hasty: Pair) -> None:
     started = time.monotonic()
     await _reserve(hasty, "lost", "default")
     await _reserve(hasty, "found", "default")
-    await hasty.quiet(_SHORT / 2, namespace="default", resources=["services"])
+    await hasty.quiet(_SHORT / 3, namespace="default", resources=["services"])
     await hasty.virtual.create(service("found", "default"))
     await gone(lambda: hasty.find_copy("services", "lost", "default"), timeout=3 * _SHORT)
     # The host's times are in whole seconds, so that a copy seems up to one older than it is.
