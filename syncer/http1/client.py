@@ -1,7 +1,8 @@
 """The client's side: sends requests and reads their answers, over connections that are kept.
 
 A connection is for one request at a time and kept when its answer came to an end; there is one
-pool for each server and SSL context. No redirect is followed, nothing is decoded.
+pool for each server and SSL context. No redirect is followed, nothing is decoded. A request to go
+on in another protocol has a connection of its own, which is not kept.
 
 Invariants:
 * who does not read an answer stops the server;
@@ -16,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -34,7 +35,6 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of an answer's line and headers."""
 
 _IN_CHUNKS: Final[Header] = ("Transfer-Encoding", "chunked")
-_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -103,6 +103,7 @@ class Reply:
         body: as it comes.
         length: of the body in bytes, if the server said so.
         framed: whether the body has an end of its own, before its connection's.
+        agreed: whether the server goes on in another protocol, as it was asked to.
     """
 
     def __init__(self, connection: _Connection, status: int, headers: list[Header]) -> None:
@@ -112,6 +113,7 @@ class Reply:
         self.body = Body(connection.valve)
         self.length: int | None = None
         self.framed = status in (204, 304)
+        self.agreed = False
         for name, value in headers:
             match name.lower():
                 case "content-length":
@@ -133,16 +135,35 @@ class Reply:
         """Media type of the body, in lower case, without parameters."""
         return self.header("content-type").partition(";")[0].strip().lower()
 
+    def detach(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
+        """Give the connection to another protocol; the server has agreed to that.
+
+        Args:
+            protocol: gets what comes from now on.
+
+        Returns:
+            The transport, which may not be read from just now, and what came behind the head.
+
+        Raises:
+            ConnectionError: the server is gone.
+        """
+        return self._connection.detach(protocol)
+
     def close(self) -> None:
         """Have no more of it; its connection is lost unless the answer is at its end."""
         self._connection.leave(self)
 
 
 class _Connection(asyncio.Protocol):
-    """A connection to a server."""
+    """A connection to a server.
 
-    def __init__(self, pool: Pool, server: Server) -> None:
+    ``upgrades`` is one that is asked to go on in another protocol, and nothing else.
+    """
+
+    def __init__(self, pool: Pool, server: Server, *, upgrades: bool) -> None:
         self.server = server
+        self._upgrades = upgrades
+        self._early = bytearray()  # what came behind an agreement
         self.idle_since = 0.0
         self._pool = pool
         self._loop = asyncio.get_running_loop()
@@ -206,6 +227,16 @@ class _Connection(asyncio.Protocol):
         if self._reply is reply:
             self.abort()
 
+    def detach(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
+        """Give the connection to another protocol; it is none of the pool's any more."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the server is gone")
+        self._pool.forget(self)
+        self._transport = self.valve.transport = self._reply = None
+        transport.set_protocol(protocol)
+        return transport, bytes(self._early)
+
     def abort(self) -> None:
         """End the connection."""
         self._pool.forget(self)
@@ -225,10 +256,13 @@ class _Connection(asyncio.Protocol):
         if self._answer is None and self._reply is None:
             self.abort()  # nothing was asked
             return
+        if self._reply is not None and self._reply.agreed:
+            self._early += data
+            return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.abort()  # nobody asked for that either
+        except httptools.HttpParserUpgrade as upgrade:
+            self._agree(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._fail(ConnectionError(f"not an HTTP answer: {error}"))
             self.abort()
@@ -259,6 +293,15 @@ class _Connection(asyncio.Protocol):
             self._fail(NoAnswerError("the server closed the connection"))
         if self._sending is not None:
             self._sending.cancel()
+
+    def _agree(self, early: bytes) -> None:
+        """Hold what follows back, until it is somebody's."""
+        if self._upgrades and self._reply is not None:
+            self._reply.agreed = True
+            self._early += early
+            self.valve.hold()
+        else:
+            self.abort()  # nobody asked for that
 
     def _new_parser(self) -> httptools.HttpResponseParser:
         parser = httptools.HttpResponseParser(self)
@@ -319,7 +362,8 @@ class _Connection(asyncio.Protocol):
         self._reply = None
         reply.body.end()
         sent = self._sending is None or self._sending.done()
-        if sent and self._ends and self._lasts and self._transport is not None:
+        lasts = self._lasts and not self._upgrades
+        if sent and self._ends and lasts and self._transport is not None:
             self._sending = None
             self._pool.keep(self)
         else:
@@ -355,35 +399,6 @@ class _Connection(asyncio.Protocol):
         self._transport.write(data)
 
 
-async def connect(server: Server, factory: Callable[[], _Protocol]) -> _Protocol:
-    """Connect to a server.
-
-    Args:
-        server: which.
-        factory: makes the connection's protocol.
-
-    Returns:
-        The protocol, connected.
-
-    Raises:
-        NoConnectionError: it can't be reached, or not in time.
-    """
-    where = origin(server.url)
-    tls = (server.tls or ssl.create_default_context()) if where.secure else None
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                factory,
-                where.host,
-                where.port,
-                ssl=tls,
-                server_hostname=(server.name or where.host) if tls else None,
-            )
-    except OSError as error:  # TimeoutError is one
-        raise NoConnectionError("the server can't be connected to") from error
-    return protocol
-
-
 class Pool:
     """Connections to servers, those that are kept and those in use."""
 
@@ -403,6 +418,7 @@ class Pool:
         body: bytes | AsyncIterator[bytes] | None = None,
         *,
         length: int | None = None,
+        protocol: str = "",
     ) -> Reply:
         """Send a request and wait for the head of its answer.
 
@@ -410,12 +426,13 @@ class Pool:
             server: to whom.
             method: HTTP method.
             target: path and query, escaped.
-            headers: in order, without ``Host`` and the body's length.
+            headers: in order, without ``Host``, the body's length and those of an upgrade.
             body: whole or in pieces; ``b""`` says that it is empty.
             length: of a body in pieces, if it is known: all of it must come.
+            protocol: to go on in, if the server agrees.
 
         Returns:
-            The answer; whoever gets it reads it to its end or closes it.
+            The answer; whoever gets it reads it to its end, detaches or closes it.
 
         Raises:
             BadHeaderError: a header can't be sent.
@@ -425,6 +442,8 @@ class Pool:
         """
         where = origin(server.url)
         fields = [("Host", where.authority), *headers]
+        if protocol:
+            fields += (("Connection", "Upgrade"), ("Upgrade", protocol))
         pieces = None if body is None or isinstance(body, bytes) else body
         if isinstance(body, bytes):
             fields.append(("Content-Length", str(len(body))))
@@ -434,14 +453,14 @@ class Pool:
         data = head(f"{method} {where.prefix}{target} HTTP/1.1", fields)
         if isinstance(body, bytes):
             data += body
-        connection = self._take(server)
+        connection = None if protocol else self._take(server)
         if connection is not None:
             try:
                 return await connection.exchange(method, data, pieces, chunked=length is None)
             except NoAnswerError:
                 if pieces is not None or method not in _SAFE:
                     raise
-        connection = await self._connect(server)
+        connection = await self._connect(server, upgrades=bool(protocol))
         return await connection.exchange(method, data, pieces, chunked=length is None)
 
     def keep(self, connection: _Connection) -> None:
@@ -476,15 +495,31 @@ class Pool:
                 return connection
         return None
 
-    async def _connect(self, server: Server) -> _Connection:
+    async def _connect(self, server: Server, *, upgrades: bool) -> _Connection:
         self._check_open()
-        connection = await connect(server, lambda: _Connection(self, server))
+        connection = await self._dial(server, upgrades=upgrades)
         self._all.add(connection)
         try:
             self._check_open()  # it may have been closed meanwhile
         except ConnectionError:
             connection.abort()
             raise
+        return connection
+
+    async def _dial(self, server: Server, *, upgrades: bool) -> _Connection:
+        where = origin(server.url)
+        tls = (server.tls or ssl.create_default_context()) if where.secure else None
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self, server, upgrades=upgrades),
+                    where.host,
+                    where.port,
+                    ssl=tls,
+                    server_hostname=(server.name or where.host) if tls else None,
+                )
+        except OSError as error:  # TimeoutError is one
+            raise NoConnectionError("the server can't be connected to") from error
         return connection
 
     def _check_open(self) -> None:

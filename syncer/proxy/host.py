@@ -200,10 +200,11 @@ class ToHost:
         """Upgrade to one of the known subprotocols."""
         return await tunnel(
             call.request,
-            self._upstream.config,
-            path,
+            self._upstream,
+            call.info,
             [AGENT, *_only(call.headers, _STREAM_HEADERS), *_protocols(call.headers, known)],
             call.upgrade,
+            target=path,
             admin=True,
             translate=partial(self._of_stream, target),
         )
@@ -240,10 +241,11 @@ class ToHost:
         if call.upgrade:
             return await tunnel(
                 call.request,
-                self._upstream.config,
-                path,
+                self._upstream,
+                info,
                 headers,
                 call.upgrade,
+                target=path,
                 admin=True,
                 translate=partial(self._of_workload, target, links),
             )

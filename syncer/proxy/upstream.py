@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from syncer.http1.body import Body
 from syncer.http1.client import NoConnectionError, Pool, Reply, Server
@@ -131,6 +131,7 @@ class Upstream:
         target: str = "",
         admin: bool,
         head_seconds: float | None = HEAD_SECONDS,
+        protocol: str = "",
     ) -> Reply:
         """Send a request and wait for the head of the answer.
 
@@ -142,6 +143,7 @@ class Upstream:
             target: path and query, escaped.
             admin: with our own credentials; else with none but those in ``headers``.
             head_seconds: how long the answer may take to begin; ``None``: for ever.
+            protocol: to upgrade to.
 
         Returns:
             The answer; whoever gets it reads or closes it.
@@ -150,10 +152,13 @@ class Upstream:
             RefusalError: no answer came, or the caller's body broke off.
         """
         try:
-            if head_seconds is None:
-                return await self._answered(info, headers, request, body, target, admin)
             async with asyncio.timeout(head_seconds):
-                return await self._answered(info, headers, request, body, target, admin)
+                data = await _body(request) if body is None else body
+                length = request.length if request is not None else None
+                asked = _Asked(
+                    info.method, target or info.target, list(headers), data, length, protocol
+                )
+                return await self._answered(asked, admin=admin)
         except TimeoutError as error:
             raise RefusalError(504, f"{self._name} did not answer in time") from error
         except BadHeaderError as error:
@@ -162,24 +167,14 @@ class Upstream:
             if request is not None and info.subresource != "proxy" and _goes_on(request):
                 raise _too_large(MAX_OBJECT) from error  # the server's own refusal got lost
             nothing_done = isinstance(error, NoConnectionError | ConfigError)
-            raise self.unreachable(again=nothing_done or info.method in _SAFE) from error
+            safe = info.method in _SAFE and not protocol
+            raise self.unreachable(again=nothing_done or safe) from error
 
-    async def _answered(
-        self,
-        info: RequestInfo,
-        headers: Iterable[Header],
-        request: Request | None,
-        body: bytes | None,
-        target: str,
-        admin: bool,
-    ) -> Reply:
+    async def _answered(self, asked: _Asked, *, admin: bool) -> Reply:
         """Send a request and, when our own credentials were old, once more."""
-        target, fields = target or info.target, list(headers)
-        data = await _body(request) if body is None else body
-        length = request.length if request is not None else None
         credentials = await (self._config.credentials() if admin else self._config.bare())
-        reply = await self._exchange(info.method, target, fields, data, length, credentials)
-        if reply.status != 401 or not admin or not isinstance(data, bytes | None):
+        reply = await self._exchange(asked, credentials)
+        if reply.status != 401 or not admin or not isinstance(asked.body, bytes | None):
             return reply
         try:
             fresh = await self._config.refresh(credentials)
@@ -189,7 +184,7 @@ class Upstream:
         if fresh == credentials:
             return reply
         reply.close()
-        return await self._exchange(info.method, target, fields, data, length, fresh)
+        return await self._exchange(asked, fresh)
 
     def unreachable(self, *, again: bool = True) -> RefusalError:
         """Say that the server can't be reached, without saying where it is.
@@ -210,20 +205,26 @@ class Upstream:
         """Close all connections."""
         await self._pool.close()
 
-    async def _exchange(
-        self,
-        method: str,
-        target: str,
-        headers: list[Header],
-        data: bytes | AsyncIterator[bytes] | None,
-        length: int | None,
-        credentials: Credentials,
-    ) -> Reply:
+    async def _exchange(self, asked: _Asked, credentials: Credentials) -> Reply:
+        method, target, headers, body, length, protocol = asked
         if ours := {name.lower() for name in credentials.headers}:
             headers = [each for each in headers if each[0].lower() not in ours]
             headers += credentials.headers.items()
         server = Server(self._config.server, credentials.ssl_context, self._config.server_name)
-        return await self._pool.request(server, method, target, headers, data, length=length)
+        return await self._pool.request(
+            server, method, target, headers, body, length=length, protocol=protocol
+        )
+
+
+class _Asked(NamedTuple):
+    """What is sent, but for credentials."""
+
+    method: str
+    target: str
+    headers: list[Header]
+    body: bytes | AsyncIterator[bytes] | None
+    length: int | None
+    protocol: str
 
 
 async def _body(request: Request | None) -> bytes | AsyncIterator[bytes] | None:

@@ -46,8 +46,9 @@ class ToVirtual:
         """
         headers, admin = await self.headers(call)
         if call.upgrade:
-            config, target = self._upstream.config, call.info.target
-            return await tunnel(call.request, config, target, headers, call.upgrade, admin=admin)
+            return await tunnel(
+                call.request, self._upstream, call.info, headers, call.upgrade, admin=admin
+            )
         response = await self._upstream.send(
             call.info, headers, request=call.request, admin=admin, head_seconds=None
         )

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from syncer.http1 import client
 from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
 from syncer.proxy import upgrade as module
+from syncer.proxy.request import read
 from syncer.proxy.upgrade import tunnel, wants_upgrade
-from syncer.proxy.upstream import headers_of
+from syncer.proxy.upstream import Upstream, headers_of
 from tests.unit.proxy_wire import (
     RENEWALS,
     SECONDS,
@@ -40,6 +42,7 @@ WEBSOCKET = (
     b"GET /exec?a=b HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n"
     b"Upgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n"
 )
+AGREED_SPDY = AGREED.replace(b"websocket", b"SPDY/3.1")
 SPDY = (
     b"POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -51,7 +54,7 @@ class Tunnels:
 
     def __init__(self, server: Backend, **options: Any) -> None:
         """Make it; options are for `tunnel`."""
-        self.config = server.config
+        self.upstream = Upstream(server.config, name="the server")
         self.options = {"admin": False, **options}
         self.done: list[int] = []
 
@@ -59,8 +62,9 @@ class Tunnels:
         """Pass an upgrade on."""
         headers = headers_of(request)
         sent = [h for h in headers if h[0].startswith("Sec-")]
+        info = read(request.method, request.target)
         response = await tunnel(
-            request, self.config, request.target, sent, wants_upgrade(headers), **self.options
+            request, self.upstream, info, sent, wants_upgrade(headers), **self.options
         )
         self.done.append(response.status)
         return response
@@ -133,12 +137,16 @@ def test_who_wants_a_tunnel(headers: list[Header], protocol: str) -> None:
 # -- agreed --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("request_", [WEBSOCKET, SPDY], ids=["websocket", "spdy"])
+@pytest.mark.parametrize(
+    ("request_", "agreed"),
+    [(WEBSOCKET, AGREED), (SPDY, AGREED_SPDY)],
+    ids=["websocket", "spdy"],
+)
 @on_both_loops
-async def test_bytes_go_both_ways(request_: bytes) -> None:
+async def test_bytes_go_both_ways(request_: bytes, agreed: bytes) -> None:
     """After the agreement, whatever one side says the other hears; then both ends are closed."""
     async with (
-        backend(agreeing(echo)) as server,
+        backend(agreeing(echo, agreed)) as server,
         front(handler := Tunnels(server)) as address,
     ):
         async with caller(address) as end:
@@ -153,7 +161,8 @@ async def test_bytes_go_both_ways(request_: bytes) -> None:
                 assert await end.read(len(piece)) == piece
         await server.idle()
     assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-    assert head.count(b"Upgrade: websocket\r\n") == 1
+    assert head.count(b"\r\nUpgrade: ") == 1
+    assert agreed.split(b"\r\n")[2] in head.split(b"\r\n")
     assert head.count(b"Connection: Upgrade\r\n") == 1
     assert b"Sec-WebSocket-Accept: x\r\n" in head
     assert handler.done == [101]
@@ -166,11 +175,11 @@ async def test_the_server_is_asked_in_the_callers_words() -> None:
 
     async def script(end: End) -> None:
         heads.append(await end.head())
-        await end.say(AGREED)
+        await end.say(AGREED_SPDY if b"SPDY" in heads[-1] else AGREED)
 
     async with backend(script) as server, front(Tunnels(server)) as address:
-        await ask(address, WEBSOCKET)
-        await ask(address, SPDY)
+        for request in (WEBSOCKET, SPDY):
+            assert (await ask(address, request)).startswith(b"HTTP/1.1 101 ")
     host = server.config.server.removeprefix("http://").encode()
     assert heads == [
         b"GET /exec?a=b HTTP/1.1\r\nHost: " + host + b"\r\nSec-WebSocket-Key: k\r\n"
@@ -358,7 +367,7 @@ async def test_a_flood_before_the_agreement_is_stopped_too(monkeypatch: pytest.M
         connection: socket.socket = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
-    monkeypatch.setattr(module, "detect", small)
+    monkeypatch.setattr(client, "detect", small)
 
     async def script(end: End) -> None:
         await end.head()
@@ -531,6 +540,7 @@ async def test_a_refusal_is_an_answer_and_the_end(
         pytest.param(
             b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\nraw", id="half an agreement"
         ),
+        pytest.param(AGREED_SPDY + b"raw", id="an agreement on another protocol"),
         pytest.param(NO + b"Content-Length: 20\r\n\r\nno", id="a refusal that breaks off"),
         pytest.param(
             NO + b"Transfer-Encoding: chunked\r\n\r\n5\r\nno", id="a chunk that breaks off"
@@ -563,6 +573,7 @@ async def test_what_is_no_answer_is_told(answer: bytes, how: str) -> None:
     assert b'"reason":"ServiceUnavailable"' in said
     assert b"raw" not in said
     assert b"127.0.0.1" not in said
+    assert b"Retry-After" not in said  # nobody knows what was done of it
 
 
 @pytest.mark.parametrize("said", [b"", AGREED[:30], NO + b"Content-Length: 5\r\n\r\nno"])
@@ -621,9 +632,9 @@ async def test_no_header_breaks_the_head() -> None:
     async with backend(echo) as server:
 
         async def handler(request: Request) -> Answer:
-            return await tunnel(
-                request, server.config, "/", [("A", "b\r\nC: d")], "websocket", admin=False
-            )
+            upstream = Upstream(server.config, name="the server")
+            info, headers = read("GET", "/"), [("A", "b\r\nC: d")]
+            return await tunnel(request, upstream, info, headers, "websocket", admin=False)
 
         async with front(handler) as address:
             assert (await ask(address, WEBSOCKET)).startswith(b"HTTP/1.1 400 ")
