@@ -139,13 +139,11 @@ class Reply:
         """Give the connection to another protocol; the server has agreed to that.
 
         Args:
-            protocol: gets what comes from now on.
+            protocol: gets what comes from now on, and is told of the connection's end even if
+                that was before.
 
         Returns:
-            The transport, which may not be read from just now, and what came behind the head.
-
-        Raises:
-            ConnectionError: the server is gone.
+            The transport, which is not read from just now, and what came behind the head.
         """
         return self._connection.detach(protocol)
 
@@ -164,6 +162,8 @@ class _Connection(asyncio.Protocol):
         self.server = server
         self._upgrades = upgrades
         self._early = bytearray()  # what came behind an agreement
+        self._heir: asyncio.BaseProtocol | None = None
+        self._lost = False
         self.idle_since = 0.0
         self._pool = pool
         self._loop = asyncio.get_running_loop()
@@ -230,11 +230,14 @@ class _Connection(asyncio.Protocol):
     def detach(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
         """Give the connection to another protocol; it is none of the pool's any more."""
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None:
             raise ConnectionResetError("the server is gone")
         self._pool.forget(self)
         self._transport = self.valve.transport = self._reply = None
+        self._heir = protocol
         transport.set_protocol(protocol)
+        if self._lost:
+            self._loop.call_soon(protocol.connection_lost, None)
         return transport, bytes(self._early)
 
     def abort(self) -> None:
@@ -282,6 +285,12 @@ class _Connection(asyncio.Protocol):
         self._full = None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._heir is not None:
+            self._heir.connection_lost(exc)  # it was on its way already
+            return
+        if self._reply is not None and self._reply.agreed:
+            self._lost = True  # its last words are still to be heard
+            return
         self._transport = self.valve.transport = None
         self._pool.forget(self)
         self.resume_writing()

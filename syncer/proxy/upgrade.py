@@ -190,11 +190,12 @@ async def _join(request: Request, reply: Reply, translate: Translate | None) -> 
         request.begun = True
         client.transport, early = request.connection.detach(client)
         server.peer, client.peer = client, server
-        server.transport.resume_reading()
-        client.transport.resume_reading()
+        for end in (server.transport, client.transport):
+            if not end.is_closing():
+                end.resume_reading()
         # Only now, for either may fill the end it goes to, which then must stop the other.
         client.transport.write(agreement + held)
-        if early:
+        if early and not server.transport.is_closing():
             server.transport.write(early)
         await _until_lost(client, server)
     finally:

@@ -22,6 +22,7 @@ from tests.unit.proxy_wire import (
     eventually,
     hanging,
     on_both_loops,
+    tls_pair,
 )
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -420,3 +421,78 @@ async def test_an_empty_piece_is_no_end() -> None:
         reply = await asked.pool.request(where, "POST", "/", (), pieces())
         assert await reply.body.read() == b"hello"
     assert bodies == [b"hello"]
+
+
+# -- another protocol ----------------------------------------------------------------------------
+
+AGREED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+class Heir(asyncio.Protocol):
+    """Goes on with a connection."""
+
+    def __init__(self) -> None:
+        """Have heard nothing."""
+        self.heard = b""
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        """Hear something."""
+        self.heard += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hear that there is no more."""
+        self.lost.set_result(None)
+
+
+@asynccontextmanager
+async def speaking(said: bytes, *, secured: bool) -> AsyncIterator[Server]:
+    """Serve one answer to every connection, and close it at once."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+
+    tls, client = tls_pair()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls if secured else None)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server:
+        if secured:
+            yield Server(f"https://{address}", client, "localhost")
+        else:
+            yield Server(f"http://{address}")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["at once", "later"])
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
+@on_both_loops
+async def test_who_takes_a_connection_over_hears_its_last_words(
+    secured: bool, pause: float
+) -> None:
+    """Even if the server closed it in the same breath, before anybody took it over."""
+    pool = Pool()
+    async with speaking(AGREED + b"bye", secured=secured) as server:
+        for _ in range(20):
+            reply = await pool.request(server, "GET", "/", (), protocol="websocket")
+            assert (reply.status, reply.agreed) == (101, True)
+            await asyncio.sleep(pause)
+            transport, early = reply.detach(heir := Heir())
+            if not transport.is_closing():
+                transport.resume_reading()
+            async with asyncio.timeout(SECONDS):
+                await heir.lost
+            assert early + heir.heard == b"bye"
+            reply.close()
+    await pool.close()
+
+
+@on_both_loops
+async def test_an_agreement_that_nobody_asked_for_is_the_end() -> None:
+    """What would come behind it is no answer to anything."""
+    async with asking(always(AGREED + HELLO)) as asked:
+        for _ in range(2):
+            reply = await asked.begin()
+            assert (reply.status, reply.agreed) == (101, False)
+            assert await reply.body.read() == b""
+    assert asked.server.connections == 2
