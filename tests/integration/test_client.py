@@ -125,14 +125,19 @@ async def test_watch(client: Client, name: str) -> None:
         "resourceVersion": made["metadata"]["resourceVersion"],
         "timeoutSeconds": "3",
     }
-    found = b""
-    async with client.stream(
-        CONFIG_MAPS.path("default"), params=params, read_timeout=20, total=30
-    ) as chunks:
-        path = CONFIG_MAPS.path("default", name)
-        await client.request("PATCH", path, body={"data": {"a": "1"}}, content_type=MERGE)
-        async for chunk in chunks:
-            found += chunk
+
+    async def watched(change: Object | None) -> bytes:
+        async with client.stream(
+            CONFIG_MAPS.path("default"), params=params, read_timeout=20, total=30
+        ) as chunks:
+            if change is not None:
+                path = CONFIG_MAPS.path("default", name)
+                await client.request("PATCH", path, body=change, content_type=MERGE)
+            return b"".join([chunk async for chunk in chunks])
+
+    found = await watched({"data": {"a": "1"}})
+    if not found:  # the change took longer than the watch: the next one tells of it
+        found = await watched(None)
     (event,) = map(orjson.loads, found.splitlines())
     assert (event["type"], event["object"]["data"]) == ("MODIFIED", {"a": "1"})
 
@@ -148,7 +153,8 @@ async def test_cancelled_watch(client: Client) -> None:
                 reading.set()
 
     task = asyncio.create_task(watch())
-    await reading.wait()
+    async with asyncio.timeout(60):
+        await reading.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

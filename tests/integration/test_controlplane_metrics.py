@@ -66,10 +66,13 @@ async def test_top_shows_what_pods_and_nodes_use() -> None:
                 "idle/main": (about(10), "16Mi"),
             }
 
+        async def nodes_shown() -> None:
+            assert await top(plane, "node") == {
+                "node-0": (about(600), "712Mi"),
+                "node-1": (about(110), "528Mi"),
+            }
+
         await eventually(shown, timeout=_FIRST_METRICS, poll=1)
-        assert await top(plane, "node") == {
-            "node-0": (about(600), "712Mi"),
-            "node-1": (about(110), "528Mi"),
-        }
+        await eventually(nodes_shown, timeout=_FIRST_METRICS, poll=1)  # of a later look at them
         # A metrics API that is not found keeps namespaces from going.
         await host.delete("namespaces", namespace)

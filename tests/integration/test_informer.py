@@ -96,6 +96,13 @@ async def following(kubeconfig: Path, namespace: str, **options: Any) -> AsyncIt
 
 
 @pytest.fixture
+async def namespace(namespace: str, virtual: Cluster) -> str:
+    """A new namespace that nobody but the test puts config maps into, any more."""
+    await eventually(lambda: virtual.get("configmaps", "kube-root-ca.crt", namespace))
+    return namespace
+
+
+@pytest.fixture
 async def proxy(virtual: Cluster) -> AsyncIterator[FaultProxy]:
     """A proxy before the virtual API server, to misbehave."""
     async with fault_proxy(virtual.plane) as running:
@@ -323,8 +330,8 @@ async def test_a_restored_datastore_is_told_and_followed(
         old = follower.store.highest
         await breakable.plane.restore(tmp_path / "saved.db")
         await becomes(lambda: follower.rewinds)
-        assert follower.rewinds[0][0] == old
-        assert follower.rewinds[0][1] < old
+        before, now = follower.rewinds[0]
+        assert before >= old > now, "a bookmark may have told of a higher one since"
         await follower.agrees(breakable)
         assert {f"lost-{i}" for i in range(100)} <= follower.deleted()
         await fill(breakable, "default", "new")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane import ControlPlane
 from controlplane.faults import FaultProxy, fault_proxy
 from syncer.engine.flow import Limiter
 from syncer.engine.gate import Gate, GateClosedError
@@ -21,7 +22,7 @@ from syncer.kube.config import load_kubeconfig
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.store import Store
 from syncer.types import Key, Resource
-from tests.integration.harness import Cluster, Object, config_map, eventually
+from tests.integration.harness import Cluster, Object, cluster, config_map, eventually
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 
@@ -129,14 +130,20 @@ async def test_flow_yields_to_a_server_that_says_too_much(
         assert at.limiter.pause == 0
 
 
-async def test_the_queue_brings_all_through_an_outage(
-    proxy: FaultProxy, virtual: Cluster, namespace: str
-) -> None:
+@pytest.fixture
+async def breakable() -> AsyncIterator[Cluster]:
+    """A virtual cluster of the test's own: others would meet the one they share half back."""
+    async with ControlPlane.virtual() as plane, cluster(plane) as booted:
+        yield booted
+
+
+async def test_the_queue_brings_all_through_an_outage(breakable: Cluster) -> None:
     """What fails while the server answers 503, cuts or restarts is retried until it is done."""
+    namespace = "default"
     names = [f"cm-{number}" for number in range(40)]
     queue: WorkQueue[str] = WorkQueue(group=lambda _item: namespace, cap=1.0)
     done: set[str] = set()
-    async with desk(proxy.kubeconfig) as at:
+    async with fault_proxy(breakable.plane) as proxy, desk(proxy.kubeconfig) as at:
 
         async def work() -> None:
             while True:
@@ -165,13 +172,13 @@ async def test_the_queue_brings_all_through_an_outage(
         for name in names[:20]:
             queue.add(name)
         await eventually(lambda: _all(done, names[:20]), timeout=60)
-        await virtual.plane.components["kube-apiserver"].restart()
+        await breakable.plane.components["kube-apiserver"].restart()
         for name in names[20:]:
             queue.add(name)
         await eventually(lambda: _all(done, names), timeout=60)
         queue.close()
         await asyncio.gather(*workers)
-    live = {each["metadata"]["name"] for each in await virtual.list("configmaps", namespace)}
+    live = {each["metadata"]["name"] for each in await breakable.list("configmaps", namespace)}
     assert set(names) <= live
     assert (queue.depth, queue.processing, queue.delayed) == (0, 0, 0)
 

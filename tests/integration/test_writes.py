@@ -13,6 +13,7 @@ from syncer.engine.patch import JSON_PATCH, MERGE_PATCH, Patch, is_stale, make_p
 from syncer.kube.client import Client
 from syncer.kube.config import load_kubeconfig
 from syncer.kube.errors import ApiError
+from syncer.ownership import CONTROLLED_BY
 from tests.integration.harness import Cluster, Object, config_map, named, path_of, pod, service
 
 OTHER_UID = "00000000-0000-0000-0000-000000000000"
@@ -20,10 +21,16 @@ OTHER_UID = "00000000-0000-0000-0000-000000000000"
 
 @pytest.fixture
 async def client(virtual: Cluster) -> AsyncIterator[Client]:
-    """A client of the virtual cluster, which has no syncer here."""
+    """A client of the virtual cluster, whose syncer, if it has one, is told to keep out."""
     client = Client(load_kubeconfig(virtual.plane.kubeconfig))
     yield client
     await client.close()
+
+
+def kept_out(obj: Object) -> Object:
+    """Have an object left alone by the syncer that other tests may have started."""
+    obj["metadata"]["annotations"] = {CONTROLLED_BY: "test"}
+    return obj
 
 
 def changed(actual: Object, change: Callable[[Object], Any]) -> Object:
@@ -65,7 +72,7 @@ def names(items: list[Object]) -> list[str]:
 async def two_container_pod(virtual: Cluster, namespace: str) -> Object:
     """Create a pod of which the second container stands for an injected one."""
     containers = [{"name": "app", "image": "app:1"}, {"name": "injected", "image": "sidecar:1"}]
-    return await virtual.create(pod("web", namespace, containers=containers))
+    return await virtual.create(kept_out(pod("web", namespace, containers=containers)))
 
 
 def deployment(namespace: str, *containers: Object) -> Object:
@@ -94,7 +101,7 @@ async def test_merge_patch_never_hits_a_successor(
     virtual: Cluster, namespace: str, client: Client, subresource: str
 ) -> None:
     """An object made again under the same name refuses what was meant for its predecessor."""
-    actual = await virtual.create(service("web", namespace))
+    actual = await virtual.create(kept_out(service("web", namespace)))
     actual["metadata"]["uid"] = OTHER_UID
     wanted = changed(actual, lambda obj: obj["metadata"].update(labels={"a": "1"}))
     patch = plan(actual, wanted, MERGE_PATCH)
@@ -192,7 +199,7 @@ async def test_other_refusals_are_not_stale(
     change: Callable[[Object], Any],
 ) -> None:
     """Immutable fields, unknown values and wrong types are refusals."""
-    actual = await virtual.create(service("web", namespace))
+    actual = await virtual.create(kept_out(service("web", namespace)))
     with pytest.raises(ApiError) as refusal:
         await send(client, resource, actual, plan(actual, changed(actual, change), MERGE_PATCH))
     assert not is_stale(refusal.value)
@@ -298,7 +305,7 @@ async def test_resize_changes_the_resources_of_one_container(
         {"name": name, "image": "app:1", "resources": {"requests": {"cpu": "100m"}}}
         for name in ("app", "injected")
     ]
-    actual = await virtual.create(pod("web", namespace, containers=containers))
+    actual = await virtual.create(kept_out(pod("web", namespace, containers=containers)))
     wanted = changed(
         actual,
         lambda obj: obj["spec"]["containers"][0].update(
@@ -338,10 +345,10 @@ async def test_patch_leaves_nothing_to_write(
     virtual: Cluster, namespace: str, client: Client
 ) -> None:
     """What the server stored needs no other write."""
-    actual = await virtual.create(service("web", namespace))
+    actual = await virtual.create(kept_out(service("web", namespace)))
 
     def change(obj: Object) -> None:
-        obj["metadata"]["annotations"] = {"example.com/a": "1", "empty": ""}
+        obj["metadata"]["annotations"] |= {"example.com/a": "1", "empty": ""}
         obj["spec"]["selector"] = {"app": "web"}
         obj["spec"]["ports"].append(
             {"name": "more", "port": 80, "protocol": "TCP", "targetPort": 80}

@@ -56,11 +56,17 @@ async def test_a_debug_container_does_not_read_it_either(
 ) -> None:
     """A container that is added later waits as well."""
     await pair.virtual.create(pod("web", namespace))
-    virtual = await in_phase(pair, "web", namespace)
+    await in_phase(pair, "web", namespace)
     source = {"secretRef": {"name": _LONG}}
     debug = {"name": "debug", "image": "debug", "envFrom": [source]}
-    virtual["spec"]["ephemeralContainers"] = [debug]
-    await pair.virtual.update(virtual, subresource="ephemeralcontainers")
+    await pair.virtual.patch(
+        "pods",
+        "web",
+        namespace,
+        {"spec": {"ephemeralContainers": [debug]}},
+        kind="strategic",
+        subresource="ephemeralcontainers",
+    )
     await told(pair.virtual, namespace, "web", f"waiting for Secret {namespace}/{_LONG}")
     await asyncio.sleep(0.3)
     copy = await pair.copy("pods", "web", namespace)

@@ -20,7 +20,7 @@ async def victim(host: Cluster) -> AsyncIterator[str]:
         "capacity": {"storage": "1Gi"},
         "accessModes": ["ReadWriteOnce"],
         "hostPath": {"path": "/etc"},
-        "storageClassName": "",
+        "storageClassName": name,  # claims of other tests without a class would take one of none
         "persistentVolumeReclaimPolicy": "Retain",
     }
     await host.create(named("PersistentVolume", name, spec=spec))

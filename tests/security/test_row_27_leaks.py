@@ -9,6 +9,7 @@ from tests.integration.harness import (
     Cluster,
     Object,
     Pair,
+    RefusedError,
     config_map,
     eventually,
     named,
@@ -28,15 +29,25 @@ async def _everything(cluster: Cluster, namespace: str = "") -> list[Object]:
         *(f"/apis/{each['preferredVersion']['groupVersion']}" for each in groups["groups"]),
     ]
     for base in versions:
-        for resource in (await cluster.request("GET", base))["resources"]:
+        for resource in (await _get(cluster, base)).get("resources", ()):
             if "list" not in resource["verbs"] or "/" in resource["name"]:
                 continue
             if namespace and not resource["namespaced"]:
                 continue
             middle = f"/namespaces/{namespace}" if namespace else ""
-            answer = await cluster.request("GET", f"{base}{middle}/{resource['name']}")
-            found += answer["items"]
+            answer = await _get(cluster, f"{base}{middle}/{resource['name']}")
+            found += answer.get("items", ())
     return found
+
+
+async def _get(cluster: Cluster, path: str) -> Object:
+    """Return an answer; nothing when it is of an API group of another test, which comes or goes."""
+    try:
+        return await cluster.request("GET", path)
+    except RefusedError as refused:
+        if refused.status not in (404, 503) or ".example.com/" not in path:
+            raise
+        return {}
 
 
 def _real(obj: Object) -> Object:
@@ -118,7 +129,7 @@ async def test_a_dump_of_the_tenant_names_nothing_of_the_host(pair: Pair, namesp
     addresses = {
         f'"{each["address"]}"'
         for node in nodes
-        for each in node["status"]["addresses"]
+        for each in node["status"].get("addresses") or ()  # another test's may have none yet
         if each["type"] != "Hostname"
     }
     assert addresses

@@ -36,7 +36,7 @@ from syncer.proxy.listener import Listener
 from syncer.proxy.refusal import RefusalError
 from syncer.settings import Address
 
-SECONDS = 5.0
+SECONDS = 20.0
 """How long anything may take that is to happen at all."""
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -66,7 +66,7 @@ def _signature(names: list[str]) -> Any:
 
 
 async def _within(test: Coroutine[Any, Any, None]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(3 * SECONDS):
         await test
     # Whatever the test's subject started has ended with it.
     await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()})

@@ -140,7 +140,7 @@ async def _connected(answers: Sequence[bytes], make: Callable[[], _Kind]) -> Asy
         port = server.sockets[0].getsockname()[1]
         _, connection = await asyncio.get_running_loop().create_connection(make, "127.0.0.1", port)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 yield connection
         finally:
             connection.close()
@@ -160,8 +160,8 @@ async def test_answers_end_by_length_or_by_chunks() -> None:
 
 async def test_requests_are_made_until_the_time_is_over() -> None:
     """Each answer is followed by another request until then, and each has its latency."""
-    async with _connected([_LENGTH] * 10_000, Repeater) as repeater:
-        latencies = await repeater.run(_GET, time.perf_counter() + 0.05)
+    async with _connected([_LENGTH] * 100_000, Repeater) as repeater:
+        latencies = await repeater.run(_GET, time.perf_counter() + 0.3)
     assert len(latencies) > 1
     assert min(latencies) > 0
 

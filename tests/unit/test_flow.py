@@ -296,11 +296,11 @@ async def test_nobody_starts_before_retry_after() -> None:
     """After a Retry-After no slot is given until its time is over, then all go on."""
     limiter = Limiter(start=4)
     await limiter.acquire()
-    limiter.release(Outcome.THROTTLED, 0.01, retry_after=0.05)
+    limiter.release(Outcome.THROTTLED, 0.01, retry_after=0.4)
     waiter = asyncio.create_task(limiter.acquire())
     await settle()
     assert (limiter.in_flight, limiter.waiting) == (0, 1)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await waiter
     assert limiter.pause == 0
 
@@ -333,7 +333,7 @@ async def test_cancelled_acquire_holds_nothing(clock: Clock, given: bool) -> Non
     await settle()
     if not given:
         limiter.release(Outcome.REFUSED, 0.01)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await second
     assert first.cancelled()
     assert (limiter.in_flight, limiter.waiting) == (1, 0)

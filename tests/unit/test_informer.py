@@ -215,14 +215,14 @@ class Scene:
 
     async def request(self, kind: str) -> Talk:
         """Wait for the next request, which must be of a kind."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             talk = await self.requests.get()
         assert talk.kind == kind, talk.params
         return talk
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is true."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
 
@@ -408,7 +408,7 @@ async def test_a_lost_watch_is_resumed_from_its_last_version(how: str) -> None:
 
 async def test_silence_ends_a_watch() -> None:
     """A connection that says nothing for too long is cut and resumed."""
-    async with scene(silence=0.05) as s:
+    async with scene(silence=0.5) as s:
         await s.listed(9)
         again = await s.resumed(10)
         assert again.params["resourceVersion"] == "9"

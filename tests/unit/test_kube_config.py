@@ -402,9 +402,9 @@ async def test_refresh_looks_at_once(tmp_path: Path) -> None:
     config = load_kubeconfig(path, clock=Clock())
     refused = await config.credentials()
     assert refused == await config.refresh(refused)
-    write(tmp_path, tree(user={"token": "two"}))
+    write(tmp_path, tree(user={"token": "another"}))
     fresh = await config.refresh(refused)
-    assert fresh.headers == {"Authorization": "Bearer two"}
+    assert fresh.headers == {"Authorization": "Bearer another"}
     assert fresh.ssl_context is refused.ssl_context
 
 
@@ -660,7 +660,7 @@ async def test_plugin_that_vanished(tmp_path: Path) -> None:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.01)
 

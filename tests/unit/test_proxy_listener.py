@@ -208,10 +208,10 @@ async def test_a_slow_head_is_not_waited_for(
 @on_both_loops
 async def test_the_clock_stops_with_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer may take its time, and so may the next request."""
-    monkeypatch.setattr(module, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.2)
 
     async def slow(request: Request) -> Response:
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.3)
         return await hello(request)
 
     async with front(slow) as address, caller(address) as end:
@@ -219,13 +219,13 @@ async def test_the_clock_stops_with_the_head(monkeypatch: pytest.MonkeyPatch) ->
             await end.say(GET[:10])
             await end.say(GET[10:])
             await end.until(b"GET /")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
 
 @on_both_loops
 async def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither at first nor between requests."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.3)
     async with front(hello) as address:
         async with caller(address) as end:
             assert await end.gone() == b""
@@ -328,7 +328,7 @@ async def test_a_stop_lets_short_requests_end() -> None:
             for _ in range(2):
                 await begun.acquire()
             stopped = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - stopped < 2.5
+        assert asyncio.get_running_loop().time() - stopped < 20
         assert (await short.rest()).endswith(b"GET /")
         assert await idle.gone() == await long.gone() == b""
         with pytest.raises(ConnectionRefusedError):

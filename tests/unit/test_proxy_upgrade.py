@@ -385,12 +385,12 @@ async def test_a_flood_before_the_agreement_is_stopped_too(monkeypatch: pytest.M
 @on_both_loops
 async def test_a_tunnel_that_is_idle_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when neither side says anything for so long."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.6)
     async with tunnelled(agreeing(echo)) as (server, end):
         await end.say(WEBSOCKET)
         await end.head()
-        for _ in range(5):
-            await asyncio.sleep(0.08)
+        for _ in range(8):
+            await asyncio.sleep(0.1)
             await end.say(b"x")
             assert await end.read(1) == b"x"
         assert await end.gone() == b""

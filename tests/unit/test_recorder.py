@@ -318,7 +318,7 @@ def test_incomplete_objects_raise_nothing(nowhere: Client, involved: Object) -> 
 async def run_until_idle(recorder: EventRecorder, handled: int) -> None:
     """Run the recorder until it has written or dropped so many."""
     task = asyncio.create_task(recorder.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while recorder.written + recorder.dropped < handled:  # noqa: ASYNC110 - a plain counter
             await asyncio.sleep(0.001)
     task.cancel()
@@ -343,7 +343,7 @@ async def test_closed_gate_holds_everything_back(nowhere: Client) -> None:
     recorder = EventRecorder(nowhere, may_write=lambda: False, sleep=naps)
     recorder.event(pod(), "Warning", "SyncError", "m", "pod-syncer")
     task = asyncio.create_task(recorder.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(naps.seconds) < 5:  # noqa: ASYNC110 - a plain counter
             await asyncio.sleep(0)
     task.cancel()
