@@ -102,15 +102,20 @@ async def test_the_official_client_reads_and_writes(pair: Pair, place: str) -> N
                 core.replace_namespaced_config_map(names[0], place, patched)
             assert refused.value.status == 409
             core.delete_collection_namespaced_config_map(place, label_selector="by=it")
-            events = watch.Watch().stream(
-                core.list_namespaced_config_map, place, label_selector="by=it",
-                resource_version=version, timeout_seconds=2,
-            )  # fmt: skip
-            seen = [(event["type"], event["object"].metadata.name) for event in events]
-            assert seen == [
+            expected = [
                 *[("MODIFIED", names[0])] * 2,
                 *(("DELETED", name) for name in names),
             ]
+            watched = watch.Watch()
+            seen = []
+            for event in watched.stream(
+                core.list_namespaced_config_map, place, label_selector="by=it",
+                resource_version=version, timeout_seconds=int(SECONDS),
+            ):  # fmt: skip
+                seen.append((event["type"], event["object"].metadata.name))
+                if len(seen) == len(expected):
+                    watched.stop()
+            assert seen == expected
 
     await in_thread(work)
 
@@ -146,7 +151,9 @@ async def test_the_official_client_streams(pair: Pair, place: str) -> None:
             socket.sendall(sent)
             back = b""
             while len(back) < len(sent):
-                back += socket.recv(65536)
+                piece = socket.recv(65536)
+                assert piece, "ended"
+                back += piece
             assert back == sent
             socket.close()
             forward.close()

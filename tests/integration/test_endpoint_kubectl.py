@@ -147,14 +147,23 @@ async def test_a_log_is_followed(pair: Pair, kubectl: Kubectl) -> None:
 
 
 async def followers(pair: Pair) -> float:
-    """Return how many logs the host's API server is streaming."""
-    async with pair.host.api.get("/metrics") as response:
-        metrics = parse_metrics(await response.text())
-    return sum(
-        value
-        for series, value in metrics.items()
-        if series.startswith("apiserver_longrunning_requests{") and 'subresource="log"' in series
-    )
+    """Return how many logs the host's API server goes on streaming.
+
+    For the host is shared, and whoever reads a log is counted as long as that takes: the least of
+    several looks.
+    """
+
+    async def look() -> float:
+        async with pair.host.api.get("/metrics") as response:
+            metrics = parse_metrics(await response.text())
+        return sum(
+            value
+            for series, value in metrics.items()
+            if series.startswith("apiserver_longrunning_requests{")
+            and 'subresource="log"' in series
+        )
+
+    return min([await look() for _ in range(5)])
 
 
 async def test_no_log_of_what_is_not_there(kubectl: Kubectl) -> None:
@@ -318,7 +327,8 @@ async def test_an_ephemeral_container_is_added_and_spoken_to(
     async def runs() -> None:
         found = await pair.virtual.get("pods", "web", place)
         statuses = found["status"].get("ephemeralContainerStatuses") or ()
-        assert [each["name"] for each in statuses if "running" in each["state"]] == ["one", "two"]
+        running = {each["name"] for each in statuses if "running" in each["state"]}
+        assert running == {"one", "two"}
 
     await eventually(runs)
     assert "hello" in (await kubectl.run("logs", "web", "-c", "two")).out
@@ -402,11 +412,15 @@ async def test_a_deployment_is_rolled_out_and_scaled(kubectl: Kubectl) -> None:
     }
     await kubectl.run("patch", "deployment", "site", "-p", json.dumps(image))
     await kubectl.run("rollout", "status", "deployment/site", "--timeout=60s")
-    found = await kubectl.run(
-        "get", "pods", "-l", "app=site", "--field-selector=status.phase=Running",
-        "-o=jsonpath={.items[*].spec.containers[0].image}",
-    )  # fmt: skip
-    assert set(found.out.split()) == {"nginx:2"}
+
+    async def replaced() -> None:  # the rollout does not wait for the end of the pods of before
+        found = await kubectl.run(
+            "get", "pods", "-l", "app=site", "--field-selector=status.phase=Running",
+            "-o=jsonpath={.items[*].spec.containers[0].image}",
+        )  # fmt: skip
+        assert found.out.split() == ["nginx:2"] * 2
+
+    await eventually(replaced)
     assert "hello" in (await kubectl.run("logs", "deployment/site")).out
     await kubectl.run("delete", "deployment", "site")
 
@@ -453,6 +467,8 @@ async def test_discovery_without_aggregation_works(pair: Pair) -> None:
     groups = (await through(pair, "GET", "/apis", headers=plain)).json["groups"]
     assert {"apps", "batch", "rbac.authorization.k8s.io"} <= {each["name"] for each in groups}
     for group in groups:
+        if "." in group["name"] and not group["name"].endswith(".k8s.io"):
+            continue  # a test's own, which may be on its way out
         path = f"/apis/{group['preferredVersion']['groupVersion']}"
         answer = await through(pair, "GET", path, headers=plain)
         assert answer.json["kind"] == "APIResourceList"

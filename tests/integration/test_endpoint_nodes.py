@@ -414,11 +414,12 @@ async def test_kubectl_top_shows_the_tenants_own() -> None:
                 await in_phase(pair, name, "shop")
             kubectl = Kubectl.of(pair, namespace="shop")
 
-            async def measured() -> str:
-                return (await kubectl.run("top", "pod")).out
+            async def measured() -> list[str]:  # one may be measured before the other
+                lines = (await kubectl.run("top", "pod")).out.splitlines()
+                assert sorted(line.split()[0] for line in lines[1:]) == ["db", "web"]
+                return lines
 
-            lines = (await eventually(measured, timeout=60, poll=1)).splitlines()
-            assert sorted(line.split()[0] for line in lines[1:]) == ["db", "web"]
+            lines = await eventually(measured, timeout=60, poll=1)
             assert "-x-" not in "".join(lines)
             selected = (await kubectl.run("top", "pod", "--selector=app=db")).out.splitlines()
             assert [line.split()[0] for line in selected[1:]] == ["db"]

@@ -220,7 +220,7 @@ async def agreed(pair: Pair, name: str, namespace: str) -> tuple[Object, Object]
             assert virtual["spec"].get(part) == host["spec"].get(part)
         return virtual, host
 
-    return await eventually(check)
+    return await eventually(check, timeout=SECONDS)  # pauses after failures double
 
 
 def told_of_no_host(output: Output | Answer) -> None:
@@ -399,9 +399,13 @@ async def test_a_service_is_born_with_what_the_host_gave(
         made = answer.json
         virtual, _ = await agreed(pair, "web", place)
         await pair.quiet(1.0, namespace=place, resources=["services"])
-        assert inside == ["ADDED web"]
         name = pair.host_name("web", place)
-        assert outside == [f"ADDED {name}", f"MODIFIED {name}"]
+
+        def told() -> None:
+            assert inside == ["ADDED web"]
+            assert outside == [f"ADDED {name}", f"MODIFIED {name}"]
+
+        await eventually(told)
     assert virtual == made
     await pair.virtual.delete("services", "web", place)
     await gone(lambda: pair.find_copy("services", "web", place))
