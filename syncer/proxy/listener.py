@@ -141,6 +141,7 @@ class Listener:
         Args:
             seconds: that what is under way has to end by itself.
         """
+        self._most = 0
         for handshake in tuple(self._arriving.values()):
             handshake.cancel()
         for connection in tuple(self._connections):
@@ -166,6 +167,7 @@ class Listener:
             loop.call_later(EXHAUSTED_SECONDS, self._accept_again, listening, tls, handler)
             return
         accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio wouldn't
         if len(self._arriving) >= MAX_HANDSHAKES:
             self.turned_away += 1
             self._arriving.pop(next(iter(self._arriving))).cancel()
