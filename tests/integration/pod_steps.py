@@ -38,6 +38,12 @@ async def settled(
 
     What the clusters' own controllers still have to write has to be waited for before.
     """
+
+    async def addressed() -> None:
+        for pod in await pair.virtual.list("pods", namespace, fields="status.phase=Running"):
+            assert pod["status"].get("hostIP"), "its node has an address only after a while"
+
+    await eventually(addressed)
     await eventually(lambda: pair.quiet(1, namespace=namespace, resources=resources))
     await pair.quiet(seconds, namespace=namespace, resources=resources)
 

@@ -59,7 +59,7 @@ async def test_a_deleted_namespace_leaves_nothing_on_the_host(pair: Pair, other:
     await eventually(all_there)
     await pair.virtual.delete("namespaces", other)
     # Its own controller takes its time when the namespaces of other tests go as well.
-    await gone(lambda: pair.virtual.find("namespaces", other), timeout=90)
+    await gone(lambda: pair.virtual.find("namespaces", other), timeout=180)
 
     async def nothing() -> None:
         assert await left() == [0] * len(_COPIED)
@@ -101,7 +101,7 @@ async def test_a_namespace_that_lingers_is_no_trouble(pair: Pair, other: str) ->
     assert await pair.virtual.find("pods", "held", other)
     finalizers = {"metadata": {"finalizers": None}}
     await pair.virtual.patch("pods", "held", other, finalizers)
-    await gone(lambda: pair.virtual.find("namespaces", other), timeout=90)
+    await gone(lambda: pair.virtual.find("namespaces", other), timeout=180)
     ours = [each for each in pair.syncer.log_lines()[seen:] if each.get("namespace") == other]
     assert [each for each in ours if each["level"] not in ("debug", "info")] == []
     assert await _errors(pair) == errors

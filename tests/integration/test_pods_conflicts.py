@@ -68,7 +68,6 @@ async def test_a_copy_that_lost_its_mark_is_nobodys_until_it_has_it_again(
     """Without the tenant's label the host pod isn't ours; the virtual one isn't given up for it."""
     await pair.virtual.create(pod("web", namespace))
     await in_phase(pair, "web", namespace)
-    # The node's address, and with it the pod's host IP, may come after the pod runs.
     await settled(pair, namespace, 0.5, ["pods"])
     where, name = pair.names.host_namespace, pair.host_name("web", namespace)
     virtual = await pair.virtual.get("pods", "web", namespace)

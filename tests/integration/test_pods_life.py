@@ -335,6 +335,9 @@ async def test_a_daemon_set_runs_where_other_pods_are(
     assert copy["metadata"]["annotations"][f"{PREFIX}owner-set-kind"] == "DaemonSet"
     await pair.virtual.delete("pods", "keeper", namespace)
     await gone(lambda: pair.virtual.find("nodes", own_node))
+    # While the host's node is there: without it, the host's pod would stay for a minute.
+    await pair.virtual.delete("apps/v1/daemonsets", "agent", namespace)
+    await _both_gone(pair, found["metadata"]["name"], namespace)
 
 
 async def test_a_settled_namespace_is_quiet(pair: Pair, namespace: str) -> None:

@@ -129,7 +129,14 @@ async def test_a_reservation_ends_by_the_hosts_clock(hasty: Pair) -> None:
 
     What has found its object by then stays.
     """
-    # default/kubernetes gets its address meanwhile.
+    names = hasty.names
+    own = await hasty.host.get("services", names.tenant, names.host_namespace)
+
+    async def addressed() -> None:
+        virtual = await hasty.virtual.get("services", "kubernetes", "default")
+        assert virtual["spec"].get("clusterIP") == own["spec"]["clusterIP"]
+
+    await eventually(addressed)
     await eventually(lambda: hasty.quiet(1.0, namespace="default", resources=["services"]))
     started = time.monotonic()
     await _reserve(hasty, "lost", "default")
