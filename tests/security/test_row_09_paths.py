@@ -298,7 +298,7 @@ def _allowed(scene: Scene) -> re.Pattern[str]:
     pages = "(metrics(/(cadvisor|probes|resource))?|stats/summary)"
     return re.compile(
         rf"/api/v1/namespaces/{home}/pods/{own}/(log|exec|attach|portforward)(\?[!-~]*)?"
-        rf"|/api/v1/namespaces/{home}/(pods|services)/(https?:)?{own}(:\w*)?/proxy(/[!-~]*)?"
+        rf"|/api/v1/namespaces/{home}/(pods|services)/(https?:)?{own}(:\w*)?/proxy([/?][!-~]*)?"
         rf"|/api/v1/nodes/{node}(/proxy/{pages}(\?only_cpu_and_memory=true)?)?"
         rf"|/apis/metrics\.k8s\.io/v1beta1/(namespaces/{home}/pods(/{own})?|nodes(/{node})?)"
         r"(\?labelSelector=[!-~]*)?"
