@@ -35,6 +35,9 @@ Answer = Literal["received", "lost"]
 GRACE = 0.02
 """Seconds that a syncer lives on after it got the last answer."""
 
+_DYING = 30.0
+"""Seconds in which a last write is answered."""
+
 
 @dataclass(frozen=True)
 class BrokenPair(Pair):
@@ -159,6 +162,12 @@ class Death:
     def __exit__(self, *_: object) -> None:
         for proxy in self.pair.proxies:
             proxy.hook = None
+
+    async def over(self) -> None:
+        """Wait for the death if the last write was sent; nothing if it wasn't."""
+        if self._last is not None:
+            async with asyncio.timeout(_DYING):
+                await self.killed.wait()
 
     async def _hook(self, stage: Stage, write: Write) -> None:
         if RECORDS.search(write.path) or self.killed.is_set():

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 
@@ -76,7 +77,8 @@ class App:
     async def create(self) -> None:
         """Make everything; the pod once its claim is bound, or the scheduler would back off."""
         await self.pair.virtual.create(claim("data", self.namespace))
-        await eventually(self.is_bound)
+        # A claim whose binding met a conflict is looked at again after 15 s.
+        await eventually(self.is_bound, timeout=40.0)
         for obj in self.objects():
             await self.pair.virtual.create(obj)
 
@@ -122,6 +124,19 @@ class App:
         found = await self.pair.virtual.get("pods", "web", self.namespace)
         assert found["status"].get("phase") == "Running", found["status"]
 
+    async def serves(self, port: int) -> None:
+        """Check that both sides' endpoints of the service name the pod, under that port."""
+        host_name = self.pair.host_name("web", self.namespace)
+        for where, name, namespace in (
+            (self.pair.virtual, "web", self.namespace),
+            (self.pair.host, host_name, self.pair.names.host_namespace),
+        ):
+            subsets = (await where.get("endpoints", name, namespace)).get("subsets") or ()
+            found = [(len(each.get("addresses", ())), each["ports"]) for each in subsets]
+            assert [(count, [each["port"] for each in ports]) for count, ports in found] == [
+                (1, [port])
+            ], f"{where.plane.directory.name}: {found}"
+
     async def is_bound(self) -> None:
         """Check that the tenant sees the claim bound."""
         bound = await self.pair.virtual.get("persistentvolumeclaims", "data", self.namespace)
@@ -132,8 +147,12 @@ class App:
         for resource, name in (("pods", "web"), ("persistentvolumeclaims", "data")):
             assert await self.pair.virtual.find(resource, name, self.namespace) is None
         found, _ = await self.look(cached=True)
-        left = [name for name in found if name.startswith("host") and "kube-root-ca" not in name]
-        assert not left, f"left on the host: {left}"
+        left = [
+            name
+            for name in found
+            if (name.startswith("host") and "kube-root-ca" not in name) or " endpoints" in name
+        ]
+        assert not left, f"left: {left}"
 
     async def look(self, *, cached: bool = False) -> tuple[Dump, Uids]:
         """Return both clusters as they are now, and the UIDs of all objects.
@@ -159,7 +178,7 @@ class App:
         for (_, side, _, resource), answer in zip(wanted, answers, strict=True):
             for item in answer["items"]:
                 if self._is_mine(side, item):
-                    name = f"{side} {resource} {_name(item)}".replace(mine, PLACE)
+                    name = f"{side} {resource} {_place(item, mine)}"
                     uids[name] = item["metadata"]["uid"]
                     dump[name] = comparable(item, mine)
         return dump, uids
@@ -172,28 +191,32 @@ class App:
             return f"-x-{self.namespace}-x-{tenant}" in name
         return self.namespace == namespace or f"{self.namespace}-{tenant}" == name
 
-    async def reaches(self, wanted: Dump, *, quiet: float = 0.3, timeout: float = 15.0) -> None:
+    async def reaches(
+        self, wanted: Dump, *, quiet: float = 0.3, timeout: float = 30.0, note: bool = True
+    ) -> None:
         """Wait until both clusters are as `wanted`, and stay so without a further write.
 
         Args:
             wanted: what an undisturbed life looks like now.
             quiet: seconds without a write; 0 not to look for that.
-            timeout: seconds to get there.
+            timeout: seconds to get there; a claim that missed its volume waits for 15 s.
+            note: see `agrees`.
 
         Raises:
             AssertionError: they don't get there, or an object was made again.
         """
-        await eventually(lambda: self.agrees(wanted, cached=True), timeout=timeout)
+        await eventually(lambda: self.agrees(wanted, cached=True, note=note), timeout=timeout)
         if quiet:
             await self.pair.settled(quiet)
-            await self.agrees(wanted, cached=True)
+            await self.agrees(wanted, cached=True, note=note)
 
-    async def agrees(self, wanted: Dump, *, cached: bool = False) -> None:
+    async def agrees(self, wanted: Dump, *, cached: bool = False, note: bool = True) -> None:
         """Check that both clusters are as `wanted` now, and note the UIDs.
 
         Args:
             wanted: the objects.
             cached: see `look`.
+            note: whether to note the UIDs found, for the next look; else those noted before stay.
 
         Raises:
             AssertionError: they are not, or an object was made again since the last look.
@@ -202,15 +225,34 @@ class App:
         assert found == wanted, difference(wanted, found)
         changed = {name for name, uid in self.uids.items() if uids.get(name, uid) != uid}
         assert not changed, f"made again: {changed}"
-        self.uids = uids
+        if note:
+            self.uids = uids
 
     async def well_marked(self) -> None:
-        """Check that each copy carries the UID of the virtual object that there is now."""
-        _, uids = await self.look()
+        """Check that each copy carries the UID of the virtual object that there is now.
+
+        Notes the UIDs of these objects and copies only: what the clusters' own controllers make
+        for them (Endpoints, slices) may still be that of predecessors, and give way any time.
+        """
+        uids: Uids = {}
         for resource, name in REMADE:
+            made = await self.pair.virtual.get(resource, name, self.namespace)
             copy = await self.pair.copy(resource, name, self.namespace)
+            uids[f"virtual {resource} {name}"] = made["metadata"]["uid"]
+            uids[f"host {resource} {_place(copy, self.namespace)}"] = copy["metadata"]["uid"]
             mark = copy["metadata"]["annotations"][OBJECT_UID]
-            assert mark == uids[f"virtual {resource} {name}"], f"{resource} {name}"
+            assert mark == made["metadata"]["uid"], f"{resource} {name}"
+        self.uids = uids
+
+    def told(self) -> str:
+        """Return what the syncer wrote about the pod, to show beside a failure."""
+        name = self.pair.host_name("web", self.namespace)
+        own = f"/namespaces/{self.namespace}/pods/web"
+        return "\n".join(
+            f"{write.at:.3f} {write.verb} {write.path} {write.status} {write.body[:160]!r}"
+            for write in self.pair.writes
+            if own in write.path or name in write.path or name.encode() in write.body
+        )
 
     async def note(self) -> None:
         """Note the UIDs as they are now: they must not change from here on."""
@@ -278,10 +320,22 @@ async def undisturbed(pair: BrokenPair) -> dict[str, Dump]:
     async with application(pair) as app:
         for step, act in STEPS:
             await act(app)
-            await eventually(app.runs if step != "deleted" else app.is_gone)
-            await pair.settled()
-            app.dumps[step], _ = await app.look()
+            if step == "deleted":
+                await eventually(app.is_gone, timeout=30.0)
+            else:
+                await eventually(app.runs, timeout=30.0)
+                await eventually(partial(app.serves, 80 if step == "created" else 81), timeout=30.0)
+            app.dumps[step] = await eventually(partial(steady, app), timeout=30.0)
         return app.dumps
+
+
+async def steady(app: App) -> Dump:
+    """Return both clusters once nobody, the syncer or a controller, changed them for a second."""
+    before, _ = await app.look()
+    await app.pair.settled(1.0)
+    after, _ = await app.look()
+    assert after == before, difference(before, after)
+    return after
 
 
 async def interrupted(
@@ -312,6 +366,9 @@ async def interrupted(
                     await app.reaches(reference[step], quiet=0.3 if last_or_deadly else 0.0)
                     if reviving.done():
                         reviving.result()
+                await death.over()
+                if death.killed.is_set():
+                    await reviving  # else the next life would begin without a syncer
             finally:
                 reviving.cancel()
         return death.killed.is_set()
@@ -338,6 +395,10 @@ def comparable(item: Object, namespace: str) -> Object:
         text = pattern.sub(placeholder, text)
     result: Object = orjson.loads(text.replace(namespace, PLACE))
     return result
+
+
+def _place(item: Object, namespace: str) -> str:
+    return _name(item).replace(namespace, PLACE)
 
 
 def _name(item: Object) -> str:

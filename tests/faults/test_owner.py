@@ -1,5 +1,7 @@
 """The owner Service goes, and the host's garbage collector with it takes every copy."""
 
+from functools import partial
+
 from tests.faults.broken import BrokenPair
 from tests.faults.life import App, application
 from tests.integration.harness import Object, eventually, gone, named
@@ -18,6 +20,7 @@ async def test_without_its_owner_nothing_is_told_or_written(pair: BrokenPair) ->
     async with application(pair) as app:
         await app.create()
         await eventually(app.runs)
+        await eventually(partial(app.serves, 80))
         await pair.settled()
         _, before = await app.look()
         owner = await pair.host.get("services", tenant, namespace)
@@ -31,10 +34,10 @@ async def test_without_its_owner_nothing_is_told_or_written(pair: BrokenPair) ->
         assert not pair.writes[writes:]
         made = await pair.host.create(anew(owner))
         await pair.syncer.wait_ready()
-        copy = await eventually(lambda: pair.copy("services", "web", app.namespace))
+        copy = await eventually(lambda: pair.copy("services", "web", app.namespace), timeout=30.0)
         owners = [each["uid"] for each in copy["metadata"]["ownerReferences"]]
         assert owners == [made["metadata"]["uid"]]
-        await gone(lambda: pair.virtual.find("pods", "web", app.namespace))
+        await gone(lambda: pair.virtual.find("pods", "web", app.namespace), timeout=30.0)
         await pair.settled()
 
 

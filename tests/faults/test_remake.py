@@ -46,7 +46,7 @@ async def test_remade_at_every_stage_of_deletion(
             app.uids = {}
             if not await _at_stage(app, stage, _delete_all(app), _create_free(app)):
                 return
-            await eventually(partial(_create_rest, app))
+            await eventually(partial(_create_rest, app), timeout=30.0)
             await _ends_well(app, reference, stage)
     pytest.fail(f"deletion has more than {MOST} stages")
 
@@ -100,9 +100,9 @@ async def _reached(app: App, pause: Pause, acting: "asyncio.Task[None]") -> bool
 async def _ends_well(app: App, reference: dict[str, Dump], stage: int) -> None:
     try:
         await eventually(app.well_marked, timeout=20.0)
-        await app.reaches(reference["created"], timeout=20.0)
-    except AssertionError as failure:
-        failure.add_note(f"(stage {stage})")
+        await app.reaches(reference["created"], note=False)
+    except (AssertionError, LookupError, RefusedError) as failure:
+        failure.add_note(f"(stage {stage}; the pod's writes:\n{app.told()})")
         raise
 
 
