@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from controlplane.faults import FaultProxy
+from controlplane.faults import FaultProxy, Rule
 from syncer.types import Side
 from tests.faults.broken import BrokenPair
 from tests.faults.life import App, Dump, application
+from tests.integration.harness import eventually
 
 OUTAGE = 3.0
 """Seconds."""
@@ -122,11 +123,16 @@ async def _see_nothing(pair: BrokenPair, side: Side) -> None:
     """Let the syncer list everything of a side anew and get nothing, for a while."""
     proxy = _proxy(pair, side)
     with proxy.empty_lists() as lists:
-        with proxy.expire_watches():
-            proxy.cut_watches()
+        with proxy.expire_watches() as expired:
+            watches = proxy.cut_watches()
+            await eventually(lambda: _hit(expired, watches))
             await asyncio.sleep(1.0)
+        await eventually(lambda: _hit(lists, MANY))
         await asyncio.sleep(OUTAGE)
-        assert lists.hits > MANY
+
+
+def _hit(rule: Rule, times: int) -> None:
+    assert rule.hits >= times
 
 
 async def _untouched(app: App) -> None:
