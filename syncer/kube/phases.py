@@ -6,6 +6,8 @@
        |                                                                    |
        +-- a list's version is lower than one seen (rewound), here or there +
 
+A lower version is no rewind while the server has an object of a higher one (understated).
+
 A phase ends with an :class:`End`, errors included; :func:`following` says what comes next and
 :func:`pause` when.
 """
@@ -68,6 +70,8 @@ class Why(StrEnum):
     """The version or continue token is compacted (410)."""
     REWOUND = "rewound"
     """A list is older than what was seen: the datastore was put back, or a replica is stale."""
+    UNDERSTATED = "understated"
+    """A list calls itself older than objects that the server has: it is asked for again."""
     DISORDERED = "disordered"
     """A watch told of a lower version than before; a list will say whether it is a rewind."""
     UNSUPPORTED = "unsupported"

@@ -276,6 +276,11 @@ class Store:
         entry = self._entries.get(key)
         return entry.meta if entry is not None else None
 
+    def newest(self) -> tuple[Key, Meta] | None:
+        """Give the object with the highest version held, or ``None``; looks at all of them."""
+        newest = max(self._entries.items(), key=lambda item: item[1].meta.version, default=None)
+        return (newest[0], newest[1].meta) if newest is not None else None
+
     def __contains__(self, key: object) -> bool:
         return key in self._entries
 

@@ -174,6 +174,8 @@ class Talk:
         """What the request is for."""
         if "watch" in self.params:
             return "stream" if "sendInitialEvents" in self.params else "watch"
+        if not self.path.endswith("/configmaps"):
+            return "object"
         return "check" if self.params.get("limit") == "1" else "list"
 
     async def answer(self, body: Object, status: int = 200, *headers: str) -> None:
@@ -415,7 +417,18 @@ async def test_silence_ends_a_watch() -> None:
         assert s.informer.status().restarts["silent"] == 1
 
 
-async def test_a_restored_server_is_noticed_at_the_reconnect() -> None:
+MADE_AGAIN = config_map(B, 61)["metadata"] | {"uid": "u-b2"}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        pytest.param((error_status(404, "NotFound"), 404), id="gone"),
+        pytest.param((config_map(B, 54),), id="as it was"),
+        pytest.param((config_map(B, 61) | {"metadata": MADE_AGAIN},), id="made again"),
+    ],
+)
+async def test_a_restored_server_is_noticed_at_the_reconnect(gone: tuple[Any, ...]) -> None:
     """A lower version than seen: it is told first, then the list replaces everything."""
     rewinds: list[tuple[int, int, int]] = []
 
@@ -427,6 +440,7 @@ async def test_a_restored_server_is_noticed_at_the_reconnect() -> None:
         s.told()
         watch.cut()
         await (await s.request("check")).answer(page(55))
+        await (await s.request("object")).answer(*gone)
         again = await s.request("stream")
         assert rewinds == [(90, 55, 2)]
         await again.send(initial(57, config_map(A, 50, x="new")))
@@ -451,6 +465,27 @@ async def test_a_list_older_than_our_own_write_is_a_rewind() -> None:
         await s.until(lambda: s.store.version == 31)
         assert rewinds == []
         assert s.store.meta(B) == Meta("u-b", 40), "newer than the list"
+
+
+async def test_an_answer_that_calls_itself_too_old_is_no_rewind() -> None:
+    """The server has an object of a higher version, so it has not gone back: it is asked again."""
+    rewinds: list[tuple[int, int]] = []
+    async with scene(on_rewound=lambda old, new: rewinds.append((old, new))) as s:
+        watch = await s.listed(9, config_map(A, 5))
+        s.store.apply(config_map(B, 30), own=True)
+        await watch.send(event("ERROR", error_status(410, "Expired")))
+        await (await s.request("stream")).send(initial(28, config_map(A, 5), config_map(B, 30)))
+        await (await s.request("object")).answer(config_map(B, 30))
+        watch = await s.listed(31, config_map(A, 5), config_map(B, 30))
+        s.store.apply(config_map(C, 40), own=True)
+        watch.cut()
+        await (await s.request("check")).answer(page(39))
+        asked = await s.request("object")
+        assert asked.path.endswith("/configmaps/c")
+        await asked.answer(config_map(C, 42))
+        await s.resumed(42)
+        assert s.informer.status().restarts["understated"] == 2
+    assert rewinds == []
 
 
 async def test_disorder_is_settled_by_a_list() -> None:
