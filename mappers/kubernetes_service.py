@@ -151,7 +151,9 @@ def _label(obj: Object, key: str, value: str) -> None:
     obj["metadata"]["labels"] = {**(obj["metadata"].get("labels") or {}), key: value}
 
 
-def _kind(name: str, resource: Resource, related: Related, derive: Derive) -> Kind:
+def _kind(
+    name: str, resource: Resource, related: Related, derive: Derive, *, versioned: bool = False
+) -> Kind:
     return Kind(
         name=name,
         resource=resource,
@@ -160,11 +162,12 @@ def _kind(name: str, resource: Resource, related: Related, derive: Derive) -> Ki
         derive=derive,
         only=KUBERNETES,
         optional=False,
+        versioned=versioned,
     )
 
 
 KINDS = (
-    _kind("kubernetes-service", RESOURCE, _service_related, _service),
+    _kind("kubernetes-service", RESOURCE, _service_related, _service, versioned=True),
     _kind(
         "kubernetes-endpoints",
         Resource("", "v1", "endpoints", "Endpoints"),

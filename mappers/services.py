@@ -262,5 +262,6 @@ KIND = Kind(
     refused=_refused,
     indexers={SELECTORLESS: selectorless},
     restamp=True,
+    versioned=True,
     ignored_annotations=IGNORED_ANNOTATIONS,
 )

@@ -405,6 +405,11 @@ class Kind:
         restamp: a virtual object made again under the same name keeps the host copy (its UID
             mark is rewritten); otherwise the host copy is deleted and made again.
         ignored_annotations: annotation keys that never cross.
+        versioned: patches of the object itself hold only for the resource version they were made
+            from: for what the API server gives out numbers to (addresses, node ports). It tries a
+            patch on what it last heard of the object, and gives the number out; when that was not
+            the latest, it tries again, finds the number taken, by itself, and for minutes refuses
+            all who ask for it. With a version it sees before that it is late.
         quiet: an answer to a write of ours that says what was written needs no second look, and
             a fresh host copy has nothing to tell. For kinds whose every change is one step.
     """
@@ -442,4 +447,5 @@ class Kind:
     graceful: bool = False
     restamp: bool = False
     ignored_annotations: frozenset[str] = frozenset()
+    versioned: bool = False
     quiet: bool = False

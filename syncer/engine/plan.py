@@ -29,7 +29,6 @@ from syncer.types import (
     Notice,
     Object,
     OnHostGone,
-    Part,
     Query,
     Refused,
     Side,
@@ -341,7 +340,7 @@ def _forward(kind: Kind, pair: Pair, wanted: Object, target: Object, ctx: Contex
             paths.put(target, path.rstrip("?"), value)
     if kind.update is not None:
         target = kind.update(wanted, target, ctx)
-    return _updates(Side.HOST, pair.host_key, actual, target, kind.host_parts)
+    return _updates(kind, Side.HOST, pair.host_key, actual, target)
 
 
 def _back(
@@ -362,7 +361,7 @@ def _back(
         case Gone():
             return [_delete_virtual(pair, virtual, answer.reason, grace=0)]
         case _:
-            return _updates(Side.VIRTUAL, pair.key, virtual, answer, kind.virtual_parts)
+            return _updates(kind, Side.VIRTUAL, pair.key, virtual, answer)
 
 
 # -- the host's objects, copied to the virtual cluster ------------------------------------------
@@ -391,7 +390,7 @@ def _to_virtual(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         case _ if actual is None:
             return [Create(Side.VIRTUAL, answer)]
         case _:
-            return _updates(Side.VIRTUAL, key, actual, answer, kind.virtual_parts)
+            return _updates(kind, Side.VIRTUAL, key, actual, answer)
 
 
 # -- objects made from others ---------------------------------------------------------------------
@@ -421,15 +420,13 @@ def _derived(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         case _ if actual is None:
             return [Create(side, answer)]
         case _:
-            return _updates(side, key, actual, answer, kind.virtual_parts)
+            return _updates(kind, side, key, actual, answer)
 
 
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def _updates(
-    side: Side, key: Key, actual: Object, target: Object, parts: tuple[Part, ...]
-) -> list[Action]:
+def _updates(kind: Kind, side: Side, key: Key, actual: Object, target: Object) -> list[Action]:
     """Split a difference into one write for the object and one for each subresource it touches.
 
     Each write's target builds on the one before.
@@ -437,10 +434,11 @@ def _updates(
     actions: list[Action] = []
     if actual == target:  # the usual case, and much the cheapest to find
         return actions
+    parts = kind.host_parts if side is Side.HOST else kind.virtual_parts
     state = target
     for path in (path for part in parts for path in part.paths):
         state = graft(state, actual, path)
-    if patch := make_patch(actual, state):
+    if patch := make_patch(actual, state, version=kind.versioned):
         actions.append(Update(side, key, patch, state))
     for part in parts:
         before, changed = state, state

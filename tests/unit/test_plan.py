@@ -462,6 +462,25 @@ def test_a_copy_whose_object_was_seen_to_go_is_no_reservation() -> None:
     assert (action.not_before, action.confirm) == (None, False)
 
 
+@pytest.mark.parametrize("versioned", [False, True])
+def test_patches_hold_for_one_version_where_numbers_are_given_out(*, versioned: bool) -> None:
+    """On both sides; of other kinds a patch holds whatever else was changed meanwhile."""
+
+    def back(virtual: Object, host: Object | None, ctx: Context) -> Object:
+        virtual["spec"]["port"] = 30001
+        return to_virtual(virtual, host, ctx)
+
+    kind = replace(KIND, to_virtual=back, versioned=versioned)
+    actions = plan(kind, pair(virtual_object(2), host_object(1)), context())
+    found = []
+    for action in actions:
+        assert isinstance(action, Update)
+        assert isinstance(action.patch.body, dict)
+        found.append((action.side, action.patch.body["metadata"].get("resourceVersion")))
+    versions = ("9", "5") if versioned else (None, None)
+    assert found == list(zip((Side.HOST, Side.VIRTUAL), versions, strict=True))
+
+
 @pytest.mark.parametrize("restamp", [False, True])
 def test_a_reserved_copy_is_adopted_in_one_write(*, restamp: bool) -> None:
     """When the virtual object is there, its UID goes on the copy and the reservation off."""
