@@ -95,6 +95,9 @@ class Delete:
             through lacks nothing.
         not_before: seconds since the epoch, by the clock of ``side``: until then nothing is done,
             and then it is decided anew.
+        instead_of: the copy is another virtual object's than the one with this UID. Usually its
+            predecessor's; its successor's when the view of the virtual cluster is behind, and it
+            was another syncer that copied it: be sure first which object is there.
     """
 
     side: Side
@@ -107,6 +110,7 @@ class Delete:
     resource: str = ""
     based_on: tuple[Query, ...] = ()
     not_before: float | None = None
+    instead_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +201,12 @@ def _to_host(kind: Kind, pair: Pair, ctx: Context) -> list[Action]:
         return _deleting(kind, pair, virtual, host, ctx)
     if host is None:
         return _absent(kind, pair, virtual, ctx)
-    if ownership.virtual_uid(host) not in (None, virtual["metadata"]["uid"]):
+    if other := _of_another(host, virtual):
         if _leaving(host):
             return []  # its end, and what it says till then, is its predecessor's
         if not kind.restamp:
-            return [_delete_host(pair, host, "the virtual object was made again", identity=True)]
+            old = _delete_host(pair, host, "the virtual object was made again", identity=True)
+            return [replace(old, instead_of=other)]
     return _present(kind, pair, virtual, host, ctx)
 
 
@@ -239,15 +244,19 @@ def _deleting(
         return done + _children(pair, alive=None)
     actions: list[Action] = []
     host_grace = host["metadata"].get("deletionGracePeriodSeconds")
+    other = _of_another(host, virtual)
     if not _leaving(host):
-        actions.append(_delete_host(pair, host, "the virtual object is being deleted", grace=grace))
+        gone = _delete_host(pair, host, "the virtual object is being deleted", grace=grace)
+        actions.append(replace(gone, instead_of=other))
+    elif other:
+        pass  # whose grace it is nobody here knows
     elif kind.graceful and grace is not None and host_grace is not None and grace < host_grace:
         actions.append(_delete_host(pair, host, "the virtual grace was shortened", grace=grace))
     elif kind.graceful and grace is not None and host_grace is not None and host_grace < grace:
         actions.append(
             _delete_virtual(pair, virtual, "the host's grace was shortened", grace=host_grace)
         )
-    if kind.to_virtual and ownership.virtual_uid(host) in (None, metadata["uid"]):
+    if kind.to_virtual and not other:
         actions += _back(kind, pair, virtual, host, ctx)
     return actions
 
@@ -524,6 +533,12 @@ def _delete_virtual(
     return Delete(
         Side.VIRTUAL, pair.key, uid, reason, grace=grace, confirm=confirm, identity=identity
     )
+
+
+def _of_another(host: Object, virtual: Object) -> str:
+    """Give the virtual object's UID if the copy was made for another one, else ``""``."""
+    uid: str = virtual["metadata"]["uid"]
+    return "" if ownership.virtual_uid(host) in (None, uid) else uid
 
 
 def _leaving(obj: Object) -> bool:

@@ -381,6 +381,8 @@ class Reconciler:
         """
         for query in action.based_on:
             self._confirm_whole(pair, query)
+        if action.instead_of:
+            await self._confirm_present(kind, pair, action.instead_of)
         await self._confirm_lost(
             kind, pair, action.side, absent=action.confirm, identity=action.identity
         )
@@ -400,6 +402,21 @@ class Reconciler:
         if missing := self._view.unexplained(query.side, query.resource, pair.key.namespace):
             self._relist(query.side, query.resource)
             raise NotConfirmedError(f"{query.resource} {missing} is not to be seen on {query.side}")
+
+    async def _confirm_present(self, kind: Kind, pair: Pair, uid: str) -> None:
+        """Make sure that the virtual object is the one that the store has.
+
+        Raises:
+            NotConfirmedError: it is another one, or none: the store is behind.
+        """
+        live = await self._writers[Side.VIRTUAL].get(kind.resource, pair.key)
+        if live is not None and live["metadata"]["uid"] == uid:
+            return
+        name = kind.resource.full_name
+        if live is not None:
+            self._view.store(Side.VIRTUAL, name).apply(live, live=True)
+        self._relist(Side.VIRTUAL, name)
+        raise NotConfirmedError(f"{kind.resource.kind} {pair.key} is another one meanwhile")
 
     async def _confirm_lost(
         self, kind: Kind, pair: Pair, side: Side, *, absent: bool, identity: bool

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from controlplane.faults import fault_proxy
+from controlplane.syncer import Syncer
+from syncer.ownership import OBJECT_UID
 from tests.faults.broken import BrokenPair, Pause
 from tests.faults.life import REMADE, App, Dump, application
 from tests.integration.harness import RefusedError, eventually
@@ -63,6 +66,45 @@ async def test_remade_while_the_syncer_is_down(
         await _remake_all(app)
         await pair.syncer.start()
         await _ends_well(app, reference, 0)
+
+
+async def test_a_view_that_is_behind_deletes_no_successors_copy(pair: BrokenPair) -> None:
+    """Two syncers overlap, as in a rolling update, and one hears late of the virtual cluster.
+
+    What the other has copied meanwhile, of objects made again, it leaves alone.
+    """
+    async with application(pair) as app, fault_proxy(pair.virtual.plane) as late:
+        await app.create()
+        await eventually(app.runs)
+        async with Syncer(
+            pair.host.plane,
+            pair.virtual.plane,
+            tenant=pair.names.tenant,
+            namespace=pair.names.host_namespace,
+            flags=(f"--kube-config={late.kubeconfig}",),
+        ):
+            with late.stall({"WATCH"}):
+                await _remake_all(app)
+                await eventually(partial(_copied, app), timeout=30.0)
+                await eventually(app.runs)
+                made = await _copied(app)
+                await pair.settled(3.0)
+                assert await _copied(app) == made
+            await pair.settled(3.0)
+            assert await _copied(app) == made
+
+
+async def _copied(app: App) -> dict[str, str]:
+    """Check that the copies that are never restamped are of the objects there are; give UIDs."""
+    uids = {}
+    for resource, name in REMADE:
+        if resource != "services":
+            made = await app.pair.virtual.get(resource, name, app.namespace)
+            copy = await app.pair.copy(resource, name, app.namespace)
+            uids[f"virtual {resource}"] = made["metadata"]["uid"]
+            uids[f"host {resource}"] = copy["metadata"]["uid"]
+            assert copy["metadata"]["annotations"][OBJECT_UID] == uids[f"virtual {resource}"]
+    return uids
 
 
 async def _at_stage(

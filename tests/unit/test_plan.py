@@ -311,6 +311,30 @@ def test_a_deletion_for_want_of_use_names_what_it_is_based_on(direction: Directi
     assert (action.identity, action.based_on) == (True, (query,))
 
 
+@pytest.mark.parametrize(
+    ("virtual", "instead_of"),
+    [
+        pytest.param(virtual_object(**LEAVING), "", id="its own copy"),
+        pytest.param(virtual_object(uid="v2", **LEAVING), "v2", id="another's, being deleted"),
+        pytest.param(virtual_object(uid="v2"), "v2", id="another's: made again"),
+    ],
+)
+def test_anothers_copy_is_deleted_for_the_object_that_is_there(
+    virtual: Object, instead_of: str
+) -> None:
+    """A copy of another object than the one seen may be its successor's: the executor looks."""
+    [action] = plan(KIND, pair(virtual, host_object()), context())
+    assert isinstance(action, Delete)
+    assert (action.uid, action.instead_of) == ("h1", instead_of)
+
+
+@pytest.mark.parametrize("grace", [5, 60])
+def test_the_grace_of_anothers_copy_is_its_own(grace: int) -> None:
+    """A predecessor that is leaving neither hurries its successor nor is hurried by it."""
+    successor = virtual_object(uid="v2", **{**LEAVING, "deletionGracePeriodSeconds": grace})
+    assert plan(GRACEFUL, pair(successor, host_object(**LEAVING)), context()) == []
+
+
 def test_a_mirrored_deletion_asks_who_the_host_is() -> None:
     """A terminating host copy deletes the virtual object, if the host is still the same."""
     [action] = plan(GRACEFUL, pair(virtual_object(), host_object(**LEAVING)), context())
