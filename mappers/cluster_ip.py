@@ -22,7 +22,7 @@ from typing import Final
 
 from mappers.servicecidrs import Network, contains
 from syncer.naming import PREFIX
-from syncer.types import Object
+from syncer.objects import Object
 
 CHANGING: Final = f"{PREFIX}changing-cluster-ip"
 """Annotation on a parked virtual Service: its fields from before, as JSON."""

@@ -17,20 +17,8 @@ from typing import Final
 
 from mappers.metadata import host_metadata
 from syncer.naming import PREFIX
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Query,
-    Resource,
-    Side,
-    Skip,
-    Trigger,
-    key_of,
-)
+from syncer.objects import Key, Object, Resource, Side, key_of
+from syncer.types import Context, Direction, Kind, Need, Query, Skip, Trigger
 
 FORCE_SYNC: Final = f"{PREFIX}force-sync"
 """Annotation by which a tenant asks for a copy of a config map or secret that nothing uses."""

@@ -25,21 +25,8 @@ from mappers.servicecidrs import SERVICE_CIDR, Network, networks, parse_address
 from mappers.services import KUBERNETES, SELECTORLESS
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Ref,
-    Refused,
-    Resource,
-    Side,
-    Skip,
-    Trigger,
-    key_of,
-)
+from syncer.objects import Key, Object, Resource, Side, key_of
+from syncer.types import Context, Direction, Kind, Need, Ref, Refused, Skip, Trigger
 
 IGNORED_ANNOTATIONS: Final = frozenset(
     {

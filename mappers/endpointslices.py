@@ -21,7 +21,8 @@ from mappers.endpoints import host_makes_them, host_target, refusal, service
 from mappers.metadata import host_metadata
 from mappers.servicecidrs import SERVICE_CIDR, networks
 from syncer.naming import Names
-from syncer.types import Context, Direction, Key, Kind, Need, Object, Refused, Resource, Skip
+from syncer.objects import Key, Object, Resource
+from syncer.types import Context, Direction, Kind, Need, Refused, Skip
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"

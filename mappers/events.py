@@ -19,18 +19,8 @@ from typing import Final
 
 from syncer import ownership
 from syncer.naming import Names, hide_host_names
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Ref,
-    Resource,
-    Side,
-    Skip,
-)
+from syncer.objects import Key, Object, Resource, Side
+from syncer.types import Context, Direction, Kind, Need, Ref, Skip
 
 _MAX_NAME = 253
 _DIGEST = 10

@@ -25,19 +25,8 @@ from mappers.kept_nodes import FAKE_NODE, KEEPING_INDEX, is_fake, keeping
 from mappers.node_services import KUBELET_PORT, addresses, made_for, service_ref
 from mappers.servicecidrs import SERVICE_CIDR, contains, networks
 from syncer.naming import node_host_name, safe_concat
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Part,
-    Resource,
-    Side,
-    Skip,
-    Trigger,
-)
+from syncer.objects import Key, Object, Resource, Side
+from syncer.types import Context, Direction, Kind, Need, Part, Skip, Trigger
 
 KUBELET_VERSION: Final = "v0.0.0-fake"
 """For a node made while the API server's own version is not known."""

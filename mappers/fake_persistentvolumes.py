@@ -17,20 +17,8 @@ from typing import Final
 
 from mappers.persistentvolumeclaims import VOLUME_INDEX
 from syncer.naming import PREFIX
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Part,
-    Query,
-    Resource,
-    Side,
-    Skip,
-    Trigger,
-)
+from syncer.objects import Key, Object, Resource, Side
+from syncer.types import Context, Direction, Kind, Need, Part, Query, Skip, Trigger
 
 FAKE_PV: Final = f"{PREFIX}fake-pv"
 """Label on the volumes that are ours."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from syncer.naming import PREFIX
-from syncer.types import Object, Query, Side
+from syncer.objects import Object, Side
+from syncer.types import Query
 
 FAKE_NODE: Final = f"{PREFIX}fake-node"
 """Label on the virtual nodes that are ours."""

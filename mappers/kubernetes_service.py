@@ -20,6 +20,7 @@ from mappers import cluster_ip
 from mappers.endpoints import SKIP_MIRROR
 from mappers.servicecidrs import SERVICE_CIDR, networks
 from mappers.services import KUBERNETES, RESOURCE
+from syncer.objects import Key, Object, Resource, Side
 from syncer.types import (
     OWN_ENDPOINTS,
     OWN_SERVICE,
@@ -27,14 +28,10 @@ from syncer.types import (
     Context,
     Derive,
     Direction,
-    Key,
     Kind,
     Need,
-    Object,
     Ref,
     Related,
-    Resource,
-    Side,
     Skip,
 )
 

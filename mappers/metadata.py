@@ -14,7 +14,8 @@ from typing import Final
 
 from syncer import ownership
 from syncer.naming import PREFIX
-from syncer.types import Context, Object
+from syncer.objects import Object
+from syncer.types import Context
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """A full copy of the tenant's object, secrets included; never leaves the virtual cluster."""

@@ -20,20 +20,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from syncer.naming import PREFIX
+from syncer.objects import Key, Object, Resource, Side
 from syncer.settings import Settings
-from syncer.types import (
-    Blocked,
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Object,
-    Ref,
-    Resource,
-    Side,
-    Skip,
-)
+from syncer.types import Blocked, Context, Direction, Kind, Need, Ref, Skip
 
 NAME: Final = Key("", "v1beta1.metrics.k8s.io")
 OURS: Final = f"{PREFIX}metrics-api"

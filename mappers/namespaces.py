@@ -10,7 +10,8 @@ Source: vcluster v0.16.4 ``pkg/controllers/resources/pods`` (namespace labels).
 
 from __future__ import annotations
 
-from syncer.types import Direction, Kind, Resource
+from syncer.objects import Resource
+from syncer.types import Direction, Kind
 
 KIND = Kind(
     name="namespaces",

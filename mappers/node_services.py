@@ -23,20 +23,17 @@ from mappers.kept_nodes import KEEPING_INDEX, is_fake, keeping
 from mappers.servicecidrs import parse_address
 from syncer import ownership
 from syncer.naming import PREFIX, Names, safe_concat
+from syncer.objects import Key, Object, Resource, Side
 from syncer.settings import Settings
 from syncer.types import (
     OWN_SERVICE,
     Blocked,
     Context,
     Direction,
-    Key,
     Kind,
     Need,
-    Object,
     OnHost,
     Ref,
-    Resource,
-    Side,
     Skip,
     Trigger,
 )

@@ -21,18 +21,8 @@ from typing import Final
 
 from mappers.metadata import host_metadata
 from syncer.naming import PREFIX, Names, hide_host_names
-from syncer.types import (
-    Context,
-    Direction,
-    Kind,
-    Notice,
-    Object,
-    OnHostGone,
-    Part,
-    Refused,
-    Resource,
-    key_of,
-)
+from syncer.objects import Object, Resource, key_of
+from syncer.types import Context, Direction, Kind, Notice, OnHostGone, Part, Refused
 
 VOLUME_INDEX: Final = "volume"
 """Index on virtual claims: the volume they name."""

@@ -19,18 +19,8 @@ from typing import Final
 from mappers.configmaps import is_forced, users
 from mappers.metadata import host_metadata
 from syncer import ownership
-from syncer.types import (
-    Context,
-    Direction,
-    Kind,
-    Need,
-    Object,
-    Resource,
-    Side,
-    Skip,
-    Trigger,
-    key_of,
-)
+from syncer.objects import Object, Resource, Side, key_of
+from syncer.types import Context, Direction, Kind, Need, Skip, Trigger
 
 CHILD_OF_INDEX: Final = "child-of"
 """Index on host secrets: the virtual pod (``namespace/name``) that a secret of ours serves."""

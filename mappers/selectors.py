@@ -15,7 +15,7 @@ from typing import Any
 
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import Object
+from syncer.objects import Object
 
 
 def in_namespaces(selector: Object, namespaces: list[str], names: Names) -> Object:

@@ -15,7 +15,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, TypeAlias
 
-from syncer.types import Context, Direction, Key, Kind, Ref, Resource, Side
+from syncer.objects import Key, Resource, Side
+from syncer.types import Context, Direction, Kind, Ref
 
 Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address

@@ -24,19 +24,8 @@ from mappers.metadata import host_metadata
 from mappers.servicecidrs import SERVICE_CIDR, is_handed_out, networks
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import (
-    Context,
-    Direction,
-    Key,
-    Kind,
-    Need,
-    Notice,
-    Object,
-    Part,
-    Resource,
-    Skip,
-    key_of,
-)
+from syncer.objects import Key, Object, Resource, key_of
+from syncer.types import Context, Direction, Kind, Need, Notice, Part, Skip
 
 KUBERNETES: Final = Key("default", "kubernetes")
 """The virtual API server's own Service."""

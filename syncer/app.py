@@ -43,6 +43,7 @@ from syncer.kube.recorder import EventRecorder
 from syncer.kube.store import Change
 from syncer.kubeconfig.writer import KubeconfigWriter, server_of
 from syncer.naming import Names
+from syncer.objects import Indexer, Key, Object, Resource, Side
 from syncer.ops.health import Health
 from syncer.ops.metrics import Metrics
 from syncer.proxy.assembly import Parts, Proxy
@@ -50,17 +51,7 @@ from syncer.proxy.kubelet_paths import NodeAddresses
 from syncer.proxy.services import Copying
 from syncer.settings import Settings, enabled_kinds
 from syncer.tokens import PodTokens
-from syncer.types import (
-    OWN_ENDPOINTS,
-    OWN_SERVICE,
-    Direction,
-    Indexer,
-    Key,
-    Kind,
-    Object,
-    Resource,
-    Side,
-)
+from syncer.types import OWN_ENDPOINTS, OWN_SERVICE, Direction, Kind
 
 REFUSED_SECONDS: Final = 30.0
 """How long credentials may be refused at start before the process gives up."""

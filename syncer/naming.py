@@ -16,7 +16,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
-from syncer.types import Key
+from syncer.objects import Key
 
 PREFIX: Final = "vcluster.loft.sh/"
 """Prefix of all labels and annotations that are ours."""

@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Final
 
 from syncer.naming import PREFIX, Names
-from syncer.types import Key, Object, key_of
+from syncer.objects import Key, Object, key_of
 
 MANAGED_BY: Final = f"{PREFIX}managed-by"
 NAMESPACE: Final = f"{PREFIX}namespace"

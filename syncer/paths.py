@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from syncer.types import Object
+from syncer.objects import Object
 
 
 class _Missing:

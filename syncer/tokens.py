@@ -27,7 +27,7 @@ from syncer.engine.view import Item, View
 from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError
 from syncer.naming import Names
-from syncer.types import Key, Object, Resource, Side, key_of
+from syncer.objects import Key, Object, Resource, Side, key_of
 
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")

@@ -41,7 +41,8 @@ from mappers.kept_nodes import KEEPING_INDEX
 from mappers.pods import host, references, update, virtual
 from mappers.pods.metadata import OWNER_SET_KIND
 from syncer import ownership
-from syncer.types import Child, Direction, Kind, Object, Part, Resource, Side, Trigger
+from syncer.objects import Object, Resource, Side
+from syncer.types import Child, Direction, Kind, Part, Trigger
 
 NODE_INDEX: Final = "node"
 """Index on virtual pods: the node that a pod is on."""

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from mappers.selectors import in_namespaces, in_selected, matches
 from syncer.naming import Names
-from syncer.types import Object
+from syncer.objects import Object
 
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"

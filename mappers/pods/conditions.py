@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from syncer.types import Object
+from syncer.objects import Object
 
 CORE: Final = frozenset(
     {

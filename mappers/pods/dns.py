@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from syncer.naming import MAX_NAME
-from syncer.types import Object
+from syncer.objects import Object
 
 MAX_NAMESERVERS: Final = 3
 MAX_SEARCHES: Final = 32

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from syncer.naming import PREFIX, Names
-from syncer.types import Key, Object, Ref, Side
+from syncer.objects import Key, Object, Side
+from syncer.types import Ref
 
 NAME: Final = f"{PREFIX}name"
 NAMESPACE: Final = f"{PREFIX}namespace"

@@ -27,20 +27,8 @@ from mappers.pods import (
     shortened,
     volumes,
 )
-from syncer.types import (
-    OWN_SERVICE,
-    Blocked,
-    Context,
-    Key,
-    Need,
-    Notice,
-    Object,
-    Query,
-    Ref,
-    Refused,
-    Side,
-    key_of,
-)
+from syncer.objects import Key, Object, Side, key_of
+from syncer.types import OWN_SERVICE, Blocked, Context, Need, Notice, Query, Ref, Refused
 
 KUBERNETES: Final = Ref(Side.VIRTUAL, "services", Key("default", "kubernetes"))
 ALL_NAMESPACES: Final = Query(Side.VIRTUAL, "namespaces", "all", "")

@@ -13,7 +13,8 @@ import posixpath
 from typing import Final
 
 from mappers.pods.fields import CONTAINER_LISTS
-from syncer.types import Context, Object
+from syncer.objects import Object
+from syncer.types import Context
 
 PHYSICAL_SUFFIX: Final = "vcluster-physical"
 _PHYSICAL_ROOT: Final = "/var/vcluster/physical"

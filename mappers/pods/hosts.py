@@ -17,8 +17,8 @@ from __future__ import annotations
 from typing import Final
 
 from syncer.naming import PREFIX
+from syncer.objects import Object
 from syncer.settings import Settings
-from syncer.types import Object
 
 CONTAINER_NAME: Final = "vcluster-rewrite-hosts"
 VOLUME_NAME: Final = "vcluster-rewrite-hosts"

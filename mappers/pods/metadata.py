@@ -21,7 +21,8 @@ from typing import Final
 from mappers.metadata import host_metadata
 from mappers.pods import env, hosts, tokens
 from syncer.naming import PREFIX
-from syncer.types import Context, Object
+from syncer.objects import Object
+from syncer.types import Context
 
 OWNER_REFERENCES: Final = f"{PREFIX}owner-references"
 OWNER_SET_KIND: Final = f"{PREFIX}owner-set-kind"

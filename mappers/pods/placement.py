@@ -9,8 +9,9 @@ Source: vcluster v0.16.4 ``pods/syncer.go`` (flags ``--enforce-toleration``, ``-
 
 from __future__ import annotations
 
+from syncer.objects import Key, Object, Side
 from syncer.settings import Settings
-from syncer.types import Blocked, Context, Key, Object, Ref, Side
+from syncer.types import Blocked, Context, Ref
 
 
 def enforces_selector(settings: Settings) -> bool:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from mappers.pods.fields import CONTAINER_LISTS
-from syncer.types import Object, Reference
+from syncer.objects import Object
+from syncer.types import Reference
 
 _CONTAINER: Final = (
     ("env[].valueFrom.configMapKeyRef.name", "configmaps"),

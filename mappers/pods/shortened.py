@@ -21,7 +21,8 @@ from typing import Final
 
 from mappers.pods.references import Mention, ephemeral_mentions, mentions
 from syncer import ownership
-from syncer.types import Blocked, Context, Key, Object, Ref, Side
+from syncer.objects import Key, Object, Side
+from syncer.types import Blocked, Context, Ref
 
 _KINDS: Final = {
     "configmaps": "ConfigMap",

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from syncer import ownership
 from syncer.naming import PREFIX, Names
-from syncer.types import Key, Object, key_of
+from syncer.objects import Key, Object, key_of
 
 ANNOTATION: Final = f"{PREFIX}token-"
 MODE: Final = 0o644

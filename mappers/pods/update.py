@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from mappers.pods import conditions
 from mappers.pods.metadata import SCHEDULING_GATES
-from syncer.types import Context, Object
+from syncer.objects import Object
+from syncer.types import Context
 
 _RESIZABLE: Final = ("cpu", "memory")
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -22,7 +22,8 @@ from typing import Any, Final
 from mappers.pods import conditions
 from mappers.pods.placement import node_ref
 from syncer.naming import hide_host_names
-from syncer.types import Blocked, Context, Gone, Object, OnHostGone, key_of
+from syncer.objects import Object, key_of
+from syncer.types import Blocked, Context, Gone, OnHostGone
 
 PASSED: Final = frozenset(
     {

@@ -12,7 +12,8 @@ Source: Kubernetes API reference, Volume; vcluster v0.16.4 ``pods/translate``.
 from __future__ import annotations
 
 from mappers.pods import env, fields, references, tokens
-from syncer.types import Context, Object, Refused
+from syncer.objects import Object
+from syncer.types import Context, Refused
 
 
 def refusal(spec: Object) -> Refused | None:

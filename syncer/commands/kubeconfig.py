@@ -39,8 +39,8 @@ from syncer.kube.kubeconfig import read_inline, read_kubeconfig
 from syncer.kubeconfig.document import DEFAULT_NAME, Kubeconfig, from_access
 from syncer.kubeconfig.secret import CONFIG, SECRETS, secret_name
 from syncer.naming import safe_concat
+from syncer.objects import Key, Object, Resource
 from syncer.settings import pod_namespace
-from syncer.types import Key, Object, Resource
 
 NAMESPACES: Final = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 ACCOUNTS: Final = Resource("", "v1", "serviceaccounts", "ServiceAccount")

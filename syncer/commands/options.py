@@ -11,8 +11,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from syncer.dns1123 import is_label, is_subdomain
+from syncer.objects import Key
 from syncer.settings import Bool, DnsLabel, HttpsUrl, Option, TenantName, Word
-from syncer.types import Key
 
 SERVICE_ACCOUNT_NAMESPACE: Final = "kube-system"
 """Where a service account is that was named without a namespace. Source: vcluster connect."""

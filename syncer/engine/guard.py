@@ -24,7 +24,7 @@ import structlog
 from syncer.engine.gate import Gate, GateClosedError
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
-from syncer.types import Key, Object, Resource, Side
+from syncer.objects import Key, Object, Resource, Side
 
 CONFIG_MAPS: Final = Resource("", "v1", "configmaps", "ConfigMap")
 SERVICES: Final = Resource("", "v1", "services", "Service")

@@ -31,8 +31,8 @@ import orjson
 
 from syncer import paths
 from syncer.kube.errors import ApiError
+from syncer.objects import Object
 from syncer.paths import MISSING
-from syncer.types import Object
 
 MERGE_PATCH: Final = "application/merge-patch+json"
 JSON_PATCH: Final = "application/json-patch+json"

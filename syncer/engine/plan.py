@@ -19,19 +19,17 @@ from typing import TypeAlias
 
 from syncer import ownership, paths
 from syncer.engine.patch import Patch, make_patch
+from syncer.objects import Key, Object, Side
 from syncer.types import (
     Blocked,
     Context,
     Direction,
     Gone,
-    Key,
     Kind,
     Notice,
-    Object,
     OnHostGone,
     Query,
     Refused,
-    Side,
     Skip,
 )
 

@@ -28,7 +28,8 @@ from syncer.engine.writer import Writer
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.recorder import EventRecorder
 from syncer.naming import Names, hide_host_names
-from syncer.types import Direction, Key, Kind, Notice, Object, Query, Ref, Resource, Side, key_of
+from syncer.objects import Key, Object, Resource, Side, key_of
+from syncer.types import Direction, Kind, Notice, Query, Ref
 
 PASSING_SECONDS: Final = 15.0
 """Longest pause after troubles of a whole server, which end for all objects at once."""

@@ -17,22 +17,9 @@ from syncer.engine.plan import Pair
 from syncer.engine.queue import Level
 from syncer.kube.store import Change, Lister, Meta, Store
 from syncer.naming import Names
+from syncer.objects import Indexer, Key, Object, Resource, Side
 from syncer.settings import Settings
-from syncer.types import (
-    Context,
-    Direction,
-    Indexer,
-    Key,
-    Kind,
-    Need,
-    Object,
-    OnHost,
-    OnHostGone,
-    Query,
-    Ref,
-    Resource,
-    Side,
-)
+from syncer.types import Context, Direction, Kind, Need, OnHost, OnHostGone, Query, Ref
 
 VIRTUAL_KEY_INDEX: Final = "virtual"
 """Built-in index on host stores: the virtual key that the marks of a host object name."""

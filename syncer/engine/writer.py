@@ -21,7 +21,7 @@ from syncer.engine.patch import Patch
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.store import Store
-from syncer.types import Key, Object, Resource
+from syncer.objects import Key, Object, Resource
 
 TIMEOUT: Final = 30.0
 """Seconds for one request, the wait for a slot not counted."""

@@ -40,7 +40,7 @@ from yarl import URL
 
 from syncer.kube.config import ConnectionConfig, Credentials
 from syncer.kube.errors import ApiError, ConfigError, TransportError, api_error
-from syncer.types import Object
+from syncer.objects import Object
 
 Observer = Callable[[str, int, float], None]
 """Told of each answer: verb, status code (0: none came) and seconds."""

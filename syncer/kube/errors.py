@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from syncer.types import Object
+from syncer.objects import Object
 
 MAX_MESSAGE: Final = 2048
 """Characters kept of a server's message."""

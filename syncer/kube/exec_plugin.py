@@ -21,7 +21,7 @@ import msgspec
 import orjson
 
 from syncer.kube.errors import ConfigError, one_line
-from syncer.types import Object
+from syncer.objects import Object
 
 API_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 """Versions of the plugin protocol; they differ in no field that is used here."""

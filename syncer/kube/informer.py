@@ -58,7 +58,7 @@ from syncer.kube.watch import (
     Verb,
     peek,
 )
-from syncer.types import Key, Object, Resource
+from syncer.objects import Key, Object, Resource
 
 PAGE: Final = 500
 """Objects in a page of a paged list."""

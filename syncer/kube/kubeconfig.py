@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from syncer.kube.access import Access, Files, Tls, ascii_text, bearer, server_url
 from syncer.kube.errors import ConfigError, one_line
 from syncer.kube.exec_plugin import API_VERSIONS, ExecPlugin
-from syncer.types import Object
+from syncer.objects import Object
 
 _EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"
 _SECRET_FIELDS: Final = frozenset({"token", "password", "client-key-data", "env", "args"})

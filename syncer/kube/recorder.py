@@ -34,7 +34,7 @@ import structlog
 
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
-from syncer.types import Object, Resource
+from syncer.objects import Object, Resource
 
 EVENTS: Final = Resource("", "v1", "events", "Event")
 

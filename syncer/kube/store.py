@@ -33,7 +33,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 import structlog
 
-from syncer.types import Indexer, Key, Object, key_of
+from syncer.objects import Indexer, Key, Object, key_of
 
 TOMBSTONES: Final = 4096
 """Witnessed deletions remembered at most."""

@@ -24,7 +24,7 @@ import msgspec
 import orjson
 
 from syncer.kube.store import Meta, version_of
-from syncer.types import Key, Object
+from syncer.objects import Key, Object
 
 MAX_LINE: Final = 8 << 20
 """Bytes of one event at most; etcd takes objects of 1.5 MB, which may be longer as JSON."""

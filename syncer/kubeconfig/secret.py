@@ -21,8 +21,8 @@ from typing import Final
 
 from syncer.kubeconfig.document import Kubeconfig, certificates
 from syncer.naming import PREFIX
+from syncer.objects import Key, Object, Resource, key_of
 from syncer.ownership import annotation, with_owner
-from syncer.types import Key, Object, Resource, key_of
 
 SECRETS: Final = Resource("", "v1", "secrets", "Secret")
 

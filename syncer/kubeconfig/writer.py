@@ -43,8 +43,8 @@ from syncer.kubeconfig.secret import (
     secret,
     secret_name,
 )
+from syncer.objects import Key, Object
 from syncer.settings import Settings
-from syncer.types import Key, Object
 
 FILE_SECONDS: Final = 10.0
 """How often the files are looked at for changes; a look is a few calls of stat."""

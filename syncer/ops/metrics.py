@@ -36,7 +36,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from syncer.types import Side
+from syncer.objects import Side
 from syncer.version import installed_version
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -12,6 +12,7 @@ from syncer.kube.client import Client
 from syncer.kube.config import ConnectionConfig
 from syncer.kube.store import Lister
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy import kubelet_paths
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.endpoint import Endpoint, Handler, Observer
@@ -28,7 +29,6 @@ from syncer.proxy.tls import ServingTls, TlsFiles
 from syncer.proxy.upstream import Upstream
 from syncer.proxy.virtual import ToVirtual
 from syncer.settings import Settings
-from syncer.types import Key, Object, Side
 
 
 @dataclass(frozen=True, slots=True)

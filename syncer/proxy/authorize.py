@@ -18,13 +18,13 @@ import orjson
 from syncer.dns1123 import is_label, is_subdomain
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
+from syncer.objects import Object
 from syncer.proxy.authenticate import unauthorized
 from syncer.proxy.call import Call
 from syncer.proxy.identity import ANONYMOUS, NOBODY, User, with_class
 from syncer.proxy.refusal import RefusalError, forbidden
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import Upstream, read_answer
-from syncer.types import Object
 
 MASTERS: Final = "system:masters"
 """Group whose members every Kubernetes API server lets do anything, whatever else it is told."""

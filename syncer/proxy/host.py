@@ -28,6 +28,7 @@ from syncer.http1.client import Reply
 from syncer.http1.head import Header, value_of
 from syncer.http1.server import Answer
 from syncer.naming import Names, hide_host_names
+from syncer.objects import Key, key_of
 from syncer.proxy.authenticate import subprotocols, without_tokens
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
@@ -45,7 +46,6 @@ from syncer.proxy.upstream import (
     read_answer,
     relay,
 )
-from syncer.types import Key, key_of
 
 _CONTAINER: Final = "container"
 _STREAM_PARAMETERS: Final = {

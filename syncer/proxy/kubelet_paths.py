@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from syncer.kube.store import Lister
 from syncer.naming import NODE_DOMAIN, node_host_name
-from syncer.types import Object
+from syncer.objects import Object
 
 KUBELET_PORT: Final = 10250
 """The port that nodes say their kubelet is at."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from syncer import ownership
 from syncer.kube.store import Lister
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy.node_metrics import PodView
 from syncer.proxy.targets import CONTAINERS, own_containers
-from syncer.types import Key, Object, Side
 
 
 class StoreLookup:

@@ -18,6 +18,7 @@ from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import Names
+from syncer.objects import Key, Object
 from syncer.proxy import resource_metrics
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
@@ -27,7 +28,6 @@ from syncer.proxy.refusal import RefusalError, json_answer, not_found
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.resource_metrics import GROUP_VERSION, RESOURCES, BadSelectorError, Selection
 from syncer.proxy.routes import METRICS_GROUP
-from syncer.types import Key, Object
 
 _BASE: Final = f"/apis/{GROUP_VERSION}"
 _VERSION: Final = {"groupVersion": GROUP_VERSION, "version": GROUP_VERSION.partition("/")[2]}

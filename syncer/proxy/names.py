@@ -17,8 +17,8 @@ from itertools import islice
 from typing import Final
 
 from syncer.naming import NODE_DOMAIN
+from syncer.objects import Object
 from syncer.settings import Settings, certificate_name
-from syncer.types import Object
 
 MAX_NAMES: Final = 1000
 """Most names in one certificate; a client takes some 64 KB of it in a handshake."""

@@ -35,7 +35,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import Final, Protocol, TypeAlias
 
-from syncer.types import Key
+from syncer.objects import Key
 
 MAX_LINE: Final = 64 * 1024
 """Bytes that a line may have; longer ones are left out. Kubelets write some hundreds."""

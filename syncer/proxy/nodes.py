@@ -29,6 +29,7 @@ from syncer.http1.server import Answer, Response
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, ConfigError, TransportError
 from syncer.kube.store import Lister
+from syncer.objects import Key, Object, Side
 from syncer.proxy import kubelet_paths, stats
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call
@@ -48,7 +49,6 @@ from syncer.proxy.node_metrics import HostAnswerError, Translation
 from syncer.proxy.refusal import RefusalError, json_answer, not_found
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import AGENT, Upstream, read_answer, relay
-from syncer.types import Key, Object, Side
 
 RIGHTS_SECONDS: Final = 300.0
 """How long the host's word on what the syncer may do is believed."""

@@ -16,8 +16,8 @@ import orjson
 
 from syncer.http1.server import Response
 from syncer.naming import Names, hide_host_names
+from syncer.objects import Key, Object
 from syncer.proxy.request import RequestInfo
-from syncer.types import Key, Object
 
 _REASONS: Final = {
     400: "BadRequest",

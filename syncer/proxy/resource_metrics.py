@@ -26,8 +26,8 @@ import orjson
 from syncer import ownership
 from syncer.dns1123 import is_subdomain
 from syncer.naming import Names
+from syncer.objects import Key, Object, key_of
 from syncer.proxy.node_metrics import HostAnswerError, Lookup
-from syncer.types import Key, Object, key_of
 
 GROUP_VERSION: Final = "metrics.k8s.io/v1beta1"
 

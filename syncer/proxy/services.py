@@ -42,12 +42,13 @@ from syncer.http1.server import Answer
 from syncer.kube.client import Client
 from syncer.kube.errors import ApiError, TransportError
 from syncer.naming import Names
+from syncer.objects import Key, Object, key_of
 from syncer.proxy.call import Call
 from syncer.proxy.refusal import RefusalError, in_tenants_words
 from syncer.proxy.request import RequestInfo
 from syncer.proxy.upstream import MAX_OBJECT, Upstream, answer_headers, read_body, relay
 from syncer.proxy.virtual import ToVirtual
-from syncer.types import Context, Key, Kind, Object, key_of
+from syncer.types import Context, Kind
 
 HOST_SECONDS: Final = 5.0
 """How long the host may take for one answer before the caller is no longer kept waiting for it."""

@@ -20,13 +20,13 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from syncer.objects import Object
 from syncer.proxy.node_metrics import (
     HostAnswerError,
     Lookup,
     PodView,
     is_hardware_interface,
 )
-from syncer.types import Object
 
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}(?:Z|[-+][0-9:]{4,5})")
 _INTERFACE: Final = re.compile(r"[!-.0-~]{1,15}")

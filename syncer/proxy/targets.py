@@ -13,8 +13,8 @@ from typing import Final
 from syncer import ownership
 from syncer.kube.store import Lister
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy.refusal import RefusalError, not_found
-from syncer.types import Key, Object, Side
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from controlplane.faults import FaultProxy, Rule
-from syncer.types import Side
+from syncer.objects import Side
 from tests.faults.broken import BrokenPair
 from tests.faults.life import App, Dump, application
 from tests.integration.harness import eventually

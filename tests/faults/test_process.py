@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from controlplane.faults import Write
-from syncer.types import Side
+from syncer.objects import Side
 from tests.faults.broken import BrokenPair
 from tests.faults.life import Dump, application
 from tests.integration.harness import (

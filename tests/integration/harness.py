@@ -24,7 +24,7 @@ import orjson
 from controlplane import ControlPlane
 from controlplane.syncer import Syncer
 from syncer.naming import PREFIX, Names
-from syncer.types import Key
+from syncer.objects import Key
 
 __all__ = [
     "SYNCED",

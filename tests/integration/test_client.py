@@ -15,7 +15,7 @@ import pytest
 from syncer.kube.client import Client
 from syncer.kube.config import load_kubeconfig
 from syncer.kube.errors import ApiError
-from syncer.types import Object, Resource
+from syncer.objects import Object, Resource
 from tests.integration.harness import Cluster
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")

@@ -32,8 +32,8 @@ from syncer.kube.kubeconfig import read_inline
 from syncer.kubeconfig.document import from_access
 from syncer.kubeconfig.secret import KUBECONFIG_OF, SECRETS, secret
 from syncer.kubeconfig.writer import KubeconfigWriter, server_of
+from syncer.objects import Key
 from syncer.settings import Settings, load_options
-from syncer.types import Key
 from tests.integration.harness import Cluster, Object, eventually, gone, named, service
 from tests.integration.harness import secret as plain_secret
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from mappers.pods import fields, references, virtual
-from syncer.types import Object
+from syncer.objects import Object
 from tests.integration.shared_host import SharedHost
 
 _CORE = "io.k8s.api.core.v1."

@@ -11,7 +11,7 @@ import pytest
 from controlplane import ControlPlane
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import Object
+from syncer.objects import Object
 from tests.integration.shared_host import SharedHost
 from tests.unit.mappers.pods.support import copy, pod, updated, wanted
 

@@ -13,7 +13,7 @@ from controlplane import ControlPlane
 from controlplane.syncer import Syncer
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import Key
+from syncer.objects import Key
 from tests.integration.harness import Cluster, Object, Pair, cluster, eventually, gone, service
 from tests.integration.pod_steps import told
 

@@ -22,9 +22,9 @@ from syncer.engine.writer import Writer
 from syncer.kube.client import Client
 from syncer.kube.config import load_kubeconfig
 from syncer.naming import PREFIX, Names
+from syncer.objects import Key, Side
 from syncer.settings import Settings
 from syncer.tokens import PodTokens
-from syncer.types import Key, Side
 from tests.integration.harness import Cluster, Object, Pair, eventually, gone, named, pod
 from tests.integration.pod_steps import first_seen, in_phase, latest_version
 

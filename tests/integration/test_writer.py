@@ -21,7 +21,7 @@ from syncer.kube.client import Client
 from syncer.kube.config import load_kubeconfig
 from syncer.kube.errors import ApiError, TransportError
 from syncer.kube.store import Store
-from syncer.types import Key, Resource
+from syncer.objects import Key, Resource
 from tests.integration.harness import Cluster, Object, cluster, config_map, eventually
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")

@@ -6,7 +6,7 @@ import pytest
 
 from syncer.engine.gate import Gate, GateClosedError
 from syncer.engine.guard import State, host_lost, judge
-from syncer.types import Object
+from syncer.objects import Object
 
 UID, OTHER = "uid-1", "uid-2"
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncer.naming import HIDDEN, Names, hide_host_names
-from syncer.types import Key
+from syncer.objects import Key
 
 NAMES = Names("vc", "host-ns")
 LONG = Key("default", "a" * 60)

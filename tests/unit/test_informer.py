@@ -35,7 +35,7 @@ from syncer.kube.phases import (
 )
 from syncer.kube.store import Change, Meta, Store
 from syncer.kube.watch import DecodeError
-from syncer.types import Key, Object, Resource
+from syncer.objects import Key, Object, Resource
 
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 A, B, C = Key("ns", "a"), Key("ns", "b"), Key("ns", "c")

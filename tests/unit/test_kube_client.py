@@ -17,7 +17,7 @@ from syncer.kube.access import Access, Files, Tls
 from syncer.kube.client import MAX_ERROR_BODY, Client
 from syncer.kube.config import ConnectionConfig
 from syncer.kube.errors import ApiError, TransportError
-from syncer.types import Object
+from syncer.objects import Object
 
 PATH = "/api/v1/namespaces/a/configmaps"
 SECRET = "s3cr3t"

@@ -16,8 +16,8 @@ from syncer.commands import CommandError
 from syncer.commands.kubeconfig import Grant, make
 from syncer.commands.options import KubeconfigOptions
 from syncer.kubeconfig.document import Kubeconfig
+from syncer.objects import Key, Object
 from syncer.settings import UsageError, entries, load, load_options
-from syncer.types import Key, Object
 from tests.unit.test_kubeconfig_document import ADMIN, made_pair
 
 OPERATIONS = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()

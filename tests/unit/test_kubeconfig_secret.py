@@ -13,9 +13,9 @@ from syncer.kubeconfig.document import Kubeconfig
 from syncer.kubeconfig.secret import KUBECONFIG_OF, Change, Create, Leave, decide, secret
 from syncer.kubeconfig.writer import keys_of, server_of
 from syncer.naming import Names
+from syncer.objects import Key, Object
 from syncer.ownership import MANAGED_BY, virtual_key
 from syncer.settings import Settings
-from syncer.types import Key, Object
 from tests.unit.test_kubeconfig_document import ADMIN, CA, CERTIFICATE
 
 KEY = Key("host-1", "vc-one")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from syncer.objects import Side
 from syncer.ops.metrics import DEFINITIONS, LAG_INTERVAL, Metrics
-from syncer.types import Side
 
 FOREIGN = ("process_", "python_")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from syncer.dns1123 import is_subdomain
 from syncer.naming import Names
-from syncer.types import Key
+from syncer.objects import Key
 
 NAMES = Names("vcluster", "host-ns")
 

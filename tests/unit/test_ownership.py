@@ -6,7 +6,7 @@ import pytest
 
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import Key
+from syncer.objects import Key
 
 NAMES = Names("tenant-1", "host-ns")
 OWNER = {"apiVersion": "v1", "kind": "Service", "name": "tenant-1", "uid": "owner-uid"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncer.engine.patch import JSON_PATCH, MERGE_PATCH, Patch, is_stale, make_patch
 from syncer.kube.errors import ApiError
-from syncer.types import Object
+from syncer.objects import Object
 
 UID = "7c6fae51-0001"
 ROOTS = ("metadata.labels", "metadata.annotations", "spec", "data", "status")

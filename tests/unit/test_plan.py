@@ -21,23 +21,20 @@ from syncer.engine.plan import (
     plan,
 )
 from syncer.naming import Names
+from syncer.objects import Key, Object, Resource, Side
 from syncer.settings import Settings
 from syncer.types import (
     Blocked,
     Context,
     Direction,
     Gone,
-    Key,
     Kind,
     Notice,
-    Object,
     OnHost,
     OnHostGone,
     Part,
     Query,
     Refused,
-    Resource,
-    Side,
     Skip,
 )
 

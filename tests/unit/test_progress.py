@@ -8,7 +8,7 @@ from syncer.engine.patch import make_patch
 from syncer.engine.plan import Action, Post, Update
 from syncer.engine.progress import POSTED_SECONDS, REMEMBERED, Progress, StuckError
 from syncer.engine.view import Item
-from syncer.types import Key, Object, Side
+from syncer.objects import Key, Object, Side
 
 ITEM = Item("things", Key("default", "web"))
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from syncer.objects import Object
 from syncer.proxy.authorize import (
     MASTERS,
     _asking,
@@ -20,7 +21,6 @@ from syncer.proxy.authorize import (
 )
 from syncer.proxy.identity import User
 from syncer.proxy.request import read
-from syncer.types import Object
 
 NODE_NAME = "authentication.kubernetes.io/node-name"
 NODE = "system:node:n1"

@@ -18,6 +18,7 @@ from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
 from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy import host as module
 from syncer.proxy.authorize import Authorizer
 from syncer.proxy.call import Call, Caller
@@ -28,7 +29,6 @@ from syncer.proxy.request import read
 from syncer.proxy.targets import Target, Targets
 from syncer.proxy.upstream import Upstream
 from syncer.settings import Address
-from syncer.types import Key, Object, Side
 from tests.unit.proxy_wire import (
     GET,
     End,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from syncer.kube.store import Store
 from syncer.naming import node_host_name
+from syncer.objects import Object
 from syncer.proxy.kubelet_paths import (
     KUBELET_PORT,
     Asked,
@@ -26,7 +27,6 @@ from syncer.proxy.kubelet_paths import (
     pod_list,
     read,
 )
-from syncer.types import Object
 
 IO = "input=1&output=1&error=1"
 STREAM = "container=c&stdin=true&stdout=true&stderr=true&tty=false"

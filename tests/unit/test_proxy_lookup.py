@@ -10,9 +10,9 @@ import pytest
 from syncer import ownership
 from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy.lookup import StoreLookup
 from syncer.proxy.node_metrics import PodView
-from syncer.types import Key, Object, Side
 
 NAMES = Names("t", "host-1")
 OTHERS = Names("u", "host-1")

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from syncer.objects import Key
 from syncer.proxy.node_metrics import (
     MAX_LINE,
     PodView,
     Translation,
     is_hardware_interface,
 )
-from syncer.types import Key
 
 HOST = "tenants-7"
 HOST_UID = "0f1e2d3c-4b5a-4697-8877-665544332211"

@@ -15,6 +15,7 @@ from syncer.http1.server import Answer, Request, Response
 from syncer.kube.client import Client
 from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy import kubelet_paths
 from syncer.proxy.call import Call, Caller
 from syncer.proxy.kubelet_paths import Asked, NodePage
@@ -23,7 +24,6 @@ from syncer.proxy.nodes import Kubelets, NodePages
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.request import read
 from syncer.proxy.upstream import Upstream
-from syncer.types import Key, Object, Side
 from tests.unit.proxy_wire import (
     GET,
     SECONDS,

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncer.naming import Names
+from syncer.objects import Key, Object
 from syncer.proxy.refusal import RefusalError, forbidden, in_tenants_words, not_found
 from syncer.proxy.request import RequestInfo, read
-from syncer.types import Key, Object
 
 KEY = Key("default", "web")
 NAMES = Names("vc", "host-ns")

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from syncer.naming import Names
+from syncer.objects import Key, Object
 from syncer.proxy import resource_metrics
 from syncer.proxy.node_metrics import HostAnswerError, PodView
 from syncer.proxy.resource_metrics import (
@@ -23,7 +24,6 @@ from syncer.proxy.resource_metrics import (
     parse_field_selector,
     parse_label_selector,
 )
-from syncer.types import Key, Object
 
 NAMES = Names("vc", "tenants-7")
 HOST = NAMES.host_namespace

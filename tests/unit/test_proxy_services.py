@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from syncer.kube.errors import ApiError
 from syncer.naming import Names
+from syncer.objects import Key, Object
 from syncer.proxy.request import read
 from syncer.proxy.services import (
     Draft,
@@ -17,7 +18,6 @@ from syncer.proxy.services import (
     may_create,
     was_refused,
 )
-from syncer.types import Key, Object
 
 NAMES = Names("vc", "host-ns")
 KEY = Key("default", "web")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from syncer.objects import Key, Object
 from syncer.proxy import stats
 from syncer.proxy.node_metrics import HostAnswerError, PodView
-from syncer.types import Key, Object
 
 HOST = "tenants-7"
 HOST_UID = "0f1e2d3c-4b5a-4697-8877-665544332211"

@@ -10,9 +10,9 @@ import pytest
 from syncer import ownership
 from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy.refusal import RefusalError
 from syncer.proxy.targets import Target, Targets, container_of, own_containers
-from syncer.types import Key, Object, Side
 
 NAMES = Names("t", "host-1")
 OTHERS = Names("u", "host-1")

@@ -9,7 +9,8 @@ import pytest
 from syncer import ownership
 from syncer.engine.reconcile import _lives, _says, _sort, _words
 from syncer.kube.errors import ApiError
-from syncer.types import Direction, Kind, Object, Resource
+from syncer.objects import Object, Resource
+from syncer.types import Direction, Kind
 
 
 def pod(version: str = "2", status: str = "Running", **metadata: Any) -> Object:

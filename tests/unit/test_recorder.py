@@ -34,7 +34,7 @@ from syncer.kube.recorder import (
     event_name,
     rfc3339,
 )
-from syncer.types import Object
+from syncer.objects import Object
 
 NOON = 1_763_726_400.0
 POD = Involved("v1", "Pod", "default", "web", "uid-1")

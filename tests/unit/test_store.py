@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from syncer.kube.store import TOMBSTONE_SECONDS, Change, Meta, Snapshot, Store
-from syncer.types import Key, Object, key_of
+from syncer.objects import Key, Object, key_of
 
 A = Key("ns", "a")
 B = Key("ns", "b")

@@ -12,9 +12,9 @@ from mappers.pods import tokens
 from syncer.engine.queue import WorkQueue
 from syncer.engine.view import Item, View, indexers, resources
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.settings import Settings
 from syncer.tokens import LOOK_SECONDS, PodTokens
-from syncer.types import Key, Object, Side
 
 NAMES = Names("tenant-1", "host-ns")
 ITEM = Item("pods", Key("default", "web"))

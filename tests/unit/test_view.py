@@ -12,24 +12,20 @@ from syncer import ownership
 from syncer.engine.queue import Level
 from syncer.engine.view import Item, View, indexers, resources
 from syncer.naming import Names
+from syncer.objects import Key, Object, Resource, Side, key_of
 from syncer.settings import Settings
 from syncer.types import (
     Child,
     Context,
     Direction,
-    Key,
     Kind,
     Need,
-    Object,
     OnHost,
     OnHostGone,
     Query,
     Ref,
     Reference,
-    Resource,
-    Side,
     Trigger,
-    key_of,
 )
 
 NAMES = Names("tenant-1", "host-ns")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from syncer.kube.store import Meta
 from syncer.kube.watch import Bookmark, DecodeError, Decoder, Failure, ObjectEvent, Verb
-from syncer.types import Key
+from syncer.objects import Key
 
 
 def line(verb: str, obj: object) -> bytes:

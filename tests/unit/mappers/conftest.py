@@ -13,19 +13,9 @@ import pytest
 from syncer import ownership
 from syncer.engine.plan import Action, Create, Pair, Tell, Update, plan
 from syncer.naming import Names
+from syncer.objects import Key, Object, Resource, Side, key_of
 from syncer.settings import Settings
-from syncer.types import (
-    Context,
-    Key,
-    Kind,
-    Notice,
-    Object,
-    Query,
-    Ref,
-    Resource,
-    Side,
-    key_of,
-)
+from syncer.types import Context, Kind, Notice, Query, Ref
 
 SYNCED = {
     "Pod": Resource("", "v1", "pods", "Pod"),

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mappers.configmaps import KIND, users
-from syncer.types import Key, Skip
+from syncer.objects import Key
+from syncer.types import Skip
 
 KEY = Key("default", "settings")
 POD = {"metadata": {"namespace": "default", "name": "web"}}

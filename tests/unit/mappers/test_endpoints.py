@@ -8,8 +8,9 @@ from mappers.endpoints import KIND, host_target, refusal, service
 from mappers.servicecidrs import networks
 from mappers.services import KIND as SERVICES
 from syncer.naming import Names
+from syncer.objects import Key, Side
 from syncer.ownership import MANAGED_BY, OBJECT_NAME
-from syncer.types import Key, Ref, Refused, Side, Skip
+from syncer.types import Ref, Refused, Skip
 
 KEY = Key("default", "db")
 SELECTORLESS = {"metadata": {"namespace": "default", "name": "db"}, "spec": {}}

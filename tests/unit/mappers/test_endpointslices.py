@@ -6,7 +6,8 @@ import pytest
 
 from mappers.endpoints import service
 from mappers.endpointslices import KIND
-from syncer.types import Key, Refused, Skip
+from syncer.objects import Key
+from syncer.types import Refused, Skip
 
 KEY = Key("default", "db")
 SELECTORLESS = {"metadata": {"namespace": "default", "name": "db"}, "spec": {}}

@@ -7,7 +7,8 @@ import pytest
 from mappers.events import KIND, keep
 from syncer.engine.plan import Create, Pair
 from syncer.naming import Names
-from syncer.types import Key, Ref, Side, Skip
+from syncer.objects import Key, Side
+from syncer.types import Ref, Skip
 
 HOST_POD = "web-x-default-x-vc"
 REF = Ref(Side.HOST, "pods", Key("host-ns", HOST_POD))

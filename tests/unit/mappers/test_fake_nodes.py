@@ -8,7 +8,8 @@ import pytest
 from mappers.fake_nodes import KIND
 from mappers.kept_nodes import FAKE_NODE
 from syncer.engine.plan import Delete
-from syncer.types import Key, Object, Query, Ref, Side
+from syncer.objects import Key, Object, Side
+from syncer.types import Query, Ref
 
 KEY = Key("", "worker-1.example")
 KEEPING = Query(Side.HOST, "pods", "node-keeping", KEY.name)

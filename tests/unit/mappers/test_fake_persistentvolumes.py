@@ -6,7 +6,8 @@ import pytest
 
 from mappers.fake_persistentvolumes import FAKE_PV, KIND
 from syncer.engine.plan import Delete
-from syncer.types import Key, Query, Side
+from syncer.objects import Key, Side
+from syncer.types import Query
 
 KEY = Key("", "pvc-1")
 CLAIMS = Query(Side.VIRTUAL, "persistentvolumeclaims", "volume", "pvc-1")

@@ -6,7 +6,8 @@ import pytest
 
 from mappers.kubernetes_service import KINDS
 from mappers.services import KUBERNETES
-from syncer.types import OWN_ENDPOINTS, OWN_SERVICE, Key, Side
+from syncer.objects import Key, Side
+from syncer.types import OWN_ENDPOINTS, OWN_SERVICE
 
 SERVICE, ENDPOINTS, SLICE = KINDS
 META = {"namespace": "default", "name": "kubernetes", "uid": "u1", "resourceVersion": "1"}

@@ -7,7 +7,8 @@ import pytest
 
 from mappers.metrics_api import KINDS, NAME, OURS, ROOT_CA, SERVICE
 from mappers.services import KIND as SERVICES
-from syncer.types import Key, Ref, Side
+from syncer.objects import Key, Side
+from syncer.types import Ref
 
 SERVICE_KIND, KIND = KINDS
 SERVICE_REF = Ref(Side.VIRTUAL, "services", SERVICE)

@@ -21,8 +21,9 @@ from mappers.node_services import (
 from syncer.engine.plan import Create, Delete, Wait
 from syncer.kube.store import Store
 from syncer.naming import Names
+from syncer.objects import Key, Object, Side
 from syncer.proxy.kubelet_paths import NodeAddresses
-from syncer.types import OWN_SERVICE, Key, Object, Query, Ref, Side
+from syncer.types import OWN_SERVICE, Query, Ref
 
 KEY = Key("", "worker-1.example")
 KEEPING = Query(Side.HOST, "pods", "node-keeping", KEY.name)

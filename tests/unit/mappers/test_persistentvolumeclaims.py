@@ -6,7 +6,8 @@ import pytest
 
 from mappers.persistentvolumeclaims import BIND_COMPLETED, KIND, volume_of
 from syncer.engine.plan import Delete
-from syncer.types import Refused, Side
+from syncer.objects import Side
+from syncer.types import Refused
 
 BOUND = {BIND_COMPLETED: "yes", "pv.kubernetes.io/bound-by-controller": "yes"}
 STATUS = {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]}

@@ -6,7 +6,8 @@ import pytest
 
 from mappers.configmaps import users
 from mappers.secrets import KIND, child_of_pod
-from syncer.types import Key, Skip
+from syncer.objects import Key
+from syncer.types import Skip
 
 KEY = Key("default", "token")
 POD = {"metadata": {"namespace": "default", "name": "web"}}

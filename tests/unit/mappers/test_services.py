@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from mappers.cluster_ip import CHANGING, NOWHERE
 from mappers.services import KIND, selectorless
 from syncer.naming import Names
+from syncer.objects import Side
 from syncer.settings import Settings
-from syncer.types import Context, Side, Skip
+from syncer.types import Context, Skip
 
 SETTINGS = Settings()
 APP = "vcluster.loft.sh/label-vc-x-a172cedcae"

@@ -9,8 +9,9 @@ from typing import Any
 from mappers.pods import KIND
 from syncer import ownership
 from syncer.naming import Names
+from syncer.objects import Key, Object, Resource, Side
 from syncer.settings import Settings
-from syncer.types import Context, Key, Object, Query, Ref, Resource, Side
+from syncer.types import Context, Query, Ref
 
 NAMES = Names("vc", "host-ns")
 NAMESPACE = "shop"

@@ -12,7 +12,7 @@ from mappers.pods.affinity import host_affinity, host_spread, needs_namespaces
 from mappers.selectors import matches
 from syncer import ownership
 from syncer.naming import Names
-from syncer.types import Object
+from syncer.objects import Object
 from tests.unit.mappers.pods.support import NAMES, NAMESPACE, namespace, pod, wanted
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mappers.pods.env import service_env
-from syncer.types import Object, Side
+from syncer.objects import Object, Side
 from tests.unit.mappers.pods.support import pod, ref, service, wanted
 
 KUBERNETES = {

@@ -9,8 +9,9 @@ import pytest
 from mappers.metadata import LAST_APPLIED, STEERING, host_metadata
 from syncer import ownership
 from syncer.naming import Names
+from syncer.objects import Object
 from syncer.settings import Settings
-from syncer.types import Context, Object
+from syncer.types import Context
 
 NAMES = Names("vc", "host-ns", ("team", "corp.io/*"))
 CTX = Context(NAMES, Settings())

@@ -14,7 +14,8 @@ from mappers.pods.fields import CONTAINER_LISTS
 from mappers.pods.host import to_host
 from syncer import paths
 from syncer.naming import Names
-from syncer.types import Object, Reference
+from syncer.objects import Object
+from syncer.types import Reference
 from tests.unit.mappers.pods.support import (
     NAMES,
     NAMESPACE,

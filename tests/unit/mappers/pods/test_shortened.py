@@ -9,7 +9,8 @@ import pytest
 from mappers.pods import KIND, references
 from syncer import paths
 from syncer.naming import PREFIX, Names
-from syncer.types import Blocked, Key, Object, Ref, Side
+from syncer.objects import Key, Object, Side
+from syncer.types import Blocked, Ref
 from tests.unit.mappers.pods.support import (
     NAMES,
     NAMESPACE,

@@ -8,7 +8,8 @@ import pytest
 
 from mappers.pods import KIND, references
 from mappers.pods.fields import BUILT, CONTAINER, DROPPED, PASSED, REFUSED
-from syncer.types import Blocked, Key, Notice, Refused, Resource, Side
+from syncer.objects import Key, Resource, Side
+from syncer.types import Blocked, Notice, Refused
 from tests.unit.mappers.pods.support import (
     DNS,
     DNS_IP,

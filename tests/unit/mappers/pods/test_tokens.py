@@ -10,7 +10,7 @@ import pytest
 
 from mappers.pods import tokens
 from syncer import ownership
-from syncer.types import Key, Object
+from syncer.objects import Key, Object
 from tests.unit.mappers.pods.support import NAMES, NAMESPACE, host_name, on_host, pod, wanted
 
 DEFAULT_AUDIENCES = (

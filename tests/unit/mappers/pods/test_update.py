@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mappers.pods.metadata import SCHEDULING_GATES
-from syncer.types import Object
+from syncer.objects import Object
 from tests.unit.mappers.pods.support import copy, on_host, pod, updated
 
 SIDECAR = {"name": "injected", "image": "sidecar", "resources": {"limits": {"cpu": "1"}}}

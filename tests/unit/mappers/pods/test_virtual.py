@@ -8,7 +8,8 @@ import pytest
 
 from mappers.pods import KIND, keeping_nodes, nodes, virtual
 from mappers.pods.virtual import BUILT, DROPPED, KEPT, PASSED
-from syncer.types import Blocked, Gone, Object, OnHostGone
+from syncer.objects import Object
+from syncer.types import Blocked, Gone, OnHostGone
 from tests.unit.mappers.pods.support import back, copy, host_name, on_host, pod
 
 NODE = {
