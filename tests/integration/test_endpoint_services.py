@@ -358,6 +358,26 @@ async def test_a_refusal_is_a_status_as_an_api_server_gives_it(rig: Rig, place: 
     told_of_no_host(answer)
 
 
+async def test_a_replacement_of_nothing_is_the_hosts_to_judge(rig: Rig, place: str) -> None:
+    """PUT creates what isn't there; of an update the host hears later."""
+
+    async def put(*annotations: str) -> Answer:
+        wanted = service("web", place)
+        wanted["metadata"]["annotations"] = dict.fromkeys(annotations, "")
+        target = f"{path_of('services', place)}/web"
+        return await through(rig.pair, "PUT", target, **json_body(wanted))
+
+    refused = await put(REFUSED)
+    assert refused.status == 422, refused.body
+    assert f"{REFUSED} is the policy" in refused.json["message"]
+    told_of_no_host(refused)
+    assert await rig.pair.virtual.find("services", "web", place) is None
+    assert await rig.pair.find_copy("services", "web", place) is None
+    assert (await put()).status == 201
+    await agreed(rig.pair, "web", place)
+    assert (await put(REFUSED)).status == 200
+
+
 async def test_somebody_elses_service_in_the_way_refuses_the_tenants(rig: Rig, place: str) -> None:
     """It stays as it is, and the tenant reads why."""
     pair = rig.pair
