@@ -19,14 +19,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import httptools
 
 from syncer.http1.body import Body, TransportValve
 from syncer.http1.head import Header, head, value_of
-from syncer.http1.keepalive import detect
+from syncer.http1.transport import prepare
 
 CONNECT_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 60.0
@@ -144,6 +144,9 @@ class Reply:
 
         Returns:
             The transport, which is not read from just now, and what came behind the head.
+
+        Raises:
+            ConnectionError: it has not, or was given away before.
         """
         return self._connection.detach(protocol)
 
@@ -229,9 +232,9 @@ class _Connection(asyncio.Protocol):
 
     def detach(self, protocol: asyncio.BaseProtocol) -> tuple[asyncio.Transport, bytes]:
         """Give the connection to another protocol; it is none of the pool's any more."""
-        transport = self._transport
-        if transport is None:
-            raise ConnectionResetError("the server is gone")
+        transport, reply = self._transport, self._reply
+        if transport is None or reply is None or not reply.agreed:
+            raise ConnectionError("the server did not agree to another protocol")
         self._pool.forget(self)
         self._transport = self.valve.transport = self._reply = None
         self._heir = protocol
@@ -239,6 +242,13 @@ class _Connection(asyncio.Protocol):
         if self._lost:
             self._loop.call_soon(protocol.connection_lost, None)
         return transport, bytes(self._early)
+
+    def release(self) -> None:
+        """Have no use for it before anything was asked."""
+        if self._upgrades or not self.usable:
+            self.abort()
+        else:
+            self._pool.keep(self)
 
     def abort(self) -> None:
         """End the connection."""
@@ -251,9 +261,7 @@ class _Connection(asyncio.Protocol):
     # -- called by the transport -----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
-        self.valve.transport = self._transport
-        detect(transport)
+        self._transport = self.valve.transport = prepare(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None and self._reply is None:
@@ -415,6 +423,7 @@ class Pool:
         """Make it; it connects when it is used."""
         self._kept: dict[Server, list[_Connection]] = {}
         self._all: set[_Connection] = set()
+        self._dialling: set[asyncio.Task[_Connection]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -493,6 +502,8 @@ class Pool:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
+        for dialling in tuple(self._dialling):
+            dialling.cancel()
         for connection in tuple(self._all):
             connection.abort()
         await asyncio.sleep(0)
@@ -505,15 +516,25 @@ class Pool:
         return None
 
     async def _connect(self, server: Server, *, upgrades: bool) -> _Connection:
+        """Connect; who leaves meanwhile leaves the connection to others.
+
+        A handshake that is broken off makes uvloop log an error, and callers come and go.
+        """
         self._check_open()
-        connection = await self._dial(server, upgrades=upgrades)
-        self._all.add(connection)
+        dialling = asyncio.create_task(self._dial(server, upgrades=upgrades))
+        self._dialling.add(dialling)
+        dialling.add_done_callback(self._dialling.discard)
         try:
-            self._check_open()  # it may have been closed meanwhile
-        except ConnectionError:
-            connection.abort()
+            return await asyncio.shield(dialling)
+        except asyncio.CancelledError:
+            if dialling.cancelled():
+                self._check_open()
+            dialling.add_done_callback(self._keep_dialled)
             raise
-        return connection
+
+    def _keep_dialled(self, dialling: asyncio.Task[_Connection]) -> None:
+        if not dialling.cancelled() and dialling.exception() is None:
+            dialling.result().release()
 
     async def _dial(self, server: Server, *, upgrades: bool) -> _Connection:
         where = origin(server.url)
@@ -529,6 +550,7 @@ class Pool:
                 )
         except OSError as error:  # TimeoutError is one
             raise NoConnectionError("the server can't be connected to") from error
+        self._all.add(connection)
         return connection
 
     def _check_open(self) -> None:

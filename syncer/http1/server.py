@@ -20,13 +20,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final
 
 import httptools
 
 from syncer.http1.body import Body, TransportValve
 from syncer.http1.head import Header, head
-from syncer.http1.keepalive import detect
+from syncer.http1.transport import prepare
 
 SERVER: Final = "vcluster-syncer"
 """What answers name as their server where they name none."""
@@ -266,14 +266,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none by descent
-        self._valve.transport = self.transport
+        self.transport = self._valve.transport = prepare(transport)
         self.transport.set_write_buffer_limits(high=MAX_UNSENT)
-        detect(transport)
-        peer = transport.get_extra_info("peername")
-        self.client = (
-            str(peer[0]).removeprefix("::ffff:") if peer else ""
-        )  # IPv4 by a socket of IPv6
+        peer = transport.get_extra_info("peername") or ("",)
+        self.client = str(peer[0]).removeprefix("::ffff:")  # IPv4, where both families come
         self._idle_since = self._loop.time()
         self._idle_check = self._loop.call_later(IDLE_SECONDS, self._look_if_idle)
 

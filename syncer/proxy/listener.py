@@ -2,7 +2,8 @@
 
 Connections are accepted here and not by the event loop, which would tell of them only after their
 handshake. Handshakes under way are bounded, before anybody is known: where there is no room for
-another, the one that has taken longest gives way, so that callers who say nothing keep nobody out.
+another, one gives way: of the address that has most of them, the one that has taken longest. So
+callers who say nothing keep nobody out who comes from another address or is quick.
 
 What can't be read as HTTP is refused with a Status, and not logged: it may hold a secret.
 """
@@ -13,9 +14,10 @@ import asyncio
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -46,14 +48,22 @@ class _Counted(Connection):
     def __init__(self, listener: Listener, handler: Handler) -> None:
         super().__init__(handler, _refused)
         self._listener = listener
+        self.unwanted = False  # it had to give way before its handshake was done
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if not self._listener.admit(self):
+        if self.unwanted or not self._listener.admit(self):
             self.abort()
 
     def left(self) -> None:
         self._listener.leave(self)
+
+
+class _Handshake(NamedTuple):
+    """A handshake that is under way, with whom."""
+
+    address: str
+    task: asyncio.Task[None]
 
 
 class Listener:
@@ -71,7 +81,7 @@ class Listener:
         """
         self._most = most
         self._connections: set[Connection] = set()
-        self._arriving: dict[Connection, asyncio.Task[None]] = {}  # the oldest first
+        self._arriving: dict[_Counted, _Handshake] = {}  # the oldest first
         self.turned_away = 0
 
     @property
@@ -79,7 +89,7 @@ class Listener:
         """How many there are."""
         return len(self._connections)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: _Counted) -> bool:
         """Count a connection whose handshake is done; ``False`` when there are too many."""
         self._arriving.pop(connection, None)
         if len(self._connections) >= self._most:
@@ -92,7 +102,7 @@ class Listener:
         """Count a connection no more, if it was."""
         self._connections.discard(connection)
 
-    def connect(self, handler: Handler) -> Connection:
+    def connect(self, handler: Handler) -> _Counted:
         """Give the protocol of a new connection.
 
         Args:
@@ -141,9 +151,8 @@ class Listener:
         Args:
             seconds: that what is under way has to end by itself.
         """
-        self._most = 0
-        for handshake in tuple(self._arriving.values()):
-            handshake.cancel()
+        for arriving in tuple(self._arriving):
+            self._turn_away(arriving)
         for connection in tuple(self._connections):
             connection.stop()
         busy = [task for each in self._connections if (task := each.task) is not None]
@@ -158,7 +167,7 @@ class Listener:
         """Accept a connection and begin its handshake."""
         loop = asyncio.get_running_loop()
         try:
-            accepted, _ = listening.accept()
+            accepted, address = listening.accept()
         except (BlockingIOError, ConnectionError):
             return  # the caller did not wait
         except OSError as error:
@@ -168,14 +177,13 @@ class Listener:
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio wouldn't
-        if len(self._arriving) >= MAX_HANDSHAKES:
-            self.turned_away += 1
-            self._arriving.pop(next(iter(self._arriving))).cancel()
         connection = self.connect(handler)
         handshake = loop.create_task(self._shake_hands(accepted, connection, tls))
         # One that ends before it began has not taken the socket over.
         handshake.add_done_callback(lambda task: accepted.close() if task.cancelled() else None)
-        self._arriving[connection] = handshake
+        self._arriving[connection] = _Handshake(address[0], handshake)
+        if len(self._arriving) > MAX_HANDSHAKES:
+            self._make_room()
 
     def _accept_again(
         self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler
@@ -184,8 +192,20 @@ class Listener:
             loop = asyncio.get_running_loop()
             loop.add_reader(listening, self._accept, listening, tls, handler)
 
+    def _make_room(self) -> None:
+        """End one handshake: of the address that has most, the one that has taken longest."""
+        [(busiest, _)] = Counter(each.address for each in self._arriving.values()).most_common(1)
+        oldest = next(one for one, each in self._arriving.items() if each.address == busiest)
+        self.turned_away += 1
+        self._turn_away(oldest)
+
+    def _turn_away(self, connection: _Counted) -> None:
+        """End a handshake; it may be done by the time that its task hears of it."""
+        connection.unwanted = True
+        self._arriving.pop(connection).task.cancel()
+
     async def _shake_hands(
-        self, accepted: socket.socket, connection: Connection, tls: ssl.SSLContext
+        self, accepted: socket.socket, connection: _Counted, tls: ssl.SSLContext
     ) -> None:
         try:
             with suppress(OSError):  # the caller's trouble, of which TLS tells it
@@ -203,9 +223,8 @@ def _listen(address: Address) -> socket.socket:
         OSError: it can't be listened on.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listening = socket.create_server(
-        address, family=family, backlog=BACKLOG, dualstack_ipv6=address.host == "::"
-    )
+    both = address.host == "::" and socket.has_dualstack_ipv6()
+    listening = socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     listening.setblocking(False)
     return listening
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypothesis import given, settings
@@ -447,33 +448,48 @@ class Heir(asyncio.Protocol):
 
 @asynccontextmanager
 async def speaking(said: bytes, *, secured: bool) -> AsyncIterator[Server]:
-    """Serve one answer to every connection, and close it at once."""
+    """Serve one answer to every connection, and end it at once, as servers in Go do.
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(said)
-        writer.close()
-
+    An event loop's server would wait for the other side to end it too.
+    """
     tls, client = tls_pair()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls if secured else None)
-    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                accepted, _ = listening.accept()
+                with tls.wrap_socket(accepted, server_side=True) if secured else accepted as one:
+                    one.recv(1 << 16)
+                    one.sendall(said)
+
+    serving = asyncio.create_task(asyncio.to_thread(serve))
+    address = f"127.0.0.1:{listening.getsockname()[1]}"
+    try:
         if secured:
             yield Server(f"https://{address}", client, "localhost")
         else:
             yield Server(f"http://{address}")
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        await serving
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["at once", "later"])
+WORDS = [pytest.param(size, id=f"{size} bytes") for size in (3, 50_000, 200_000, 3_000_000)]
+
+
+@pytest.mark.parametrize("size", WORDS)
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["at once", "later"])
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
 @on_both_loops
 async def test_who_takes_a_connection_over_hears_its_last_words(
-    secured: bool, pause: float
+    secured: bool, pause: float, size: int
 ) -> None:
     """Even if the server closed it in the same breath, before anybody took it over."""
-    pool = Pool()
-    async with speaking(AGREED + b"bye", secured=secured) as server:
-        for _ in range(20):
+    pool, words = Pool(), b"w" * size
+    async with speaking(AGREED + words, secured=secured) as server:
+        for _ in range(5):
             reply = await pool.request(server, "GET", "/", (), protocol="websocket")
             assert (reply.status, reply.agreed) == (101, True)
             await asyncio.sleep(pause)
@@ -482,9 +498,74 @@ async def test_who_takes_a_connection_over_hears_its_last_words(
                 transport.resume_reading()
             async with asyncio.timeout(SECONDS):
                 await heir.lost
-            assert early + heir.heard == b"bye"
+            assert len(early + heir.heard) == size
             reply.close()
     await pool.close()
+
+
+@pytest.mark.parametrize("size", WORDS)
+@pytest.mark.parametrize("length", [True, False], ids=["with a length", "until the end"])
+@on_both_loops
+async def test_a_late_reader_loses_nothing(length: bool, size: int) -> None:
+    """The server closes while nobody reads; what it said over TLS is heard nevertheless."""
+    pool = Pool()
+    header = b"Content-Length: %d\r\n" % size if length else b""
+    said = OK + header + b"Connection: close\r\n\r\n" + b"w" * size
+    async with speaking(said, secured=True) as server:
+        reply = await pool.request(server, "GET", "/", ())
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(SECONDS):
+            heard = 0
+            while piece := await reply.body.read():
+                heard += len(piece)
+        assert heard == size
+    await pool.close()
+
+
+@on_both_loops
+async def test_only_what_was_agreed_on_is_handed_over() -> None:
+    """The connection of any other answer is not the caller's to have."""
+    async with asking(always(HELLO)) as asked:
+        reply = await asked.begin()
+        with pytest.raises(ConnectionError):
+            reply.detach(Heir())
+
+
+async def greeting(end: End) -> None:
+    """Answer every request, if there is one."""
+    with suppress(asyncio.IncompleteReadError, ConnectionError):
+        while await end.head():
+            await end.say(HELLO)
+
+
+@on_both_loops
+async def test_who_leaves_while_it_connects_leaves_the_connection_to_others() -> None:
+    """No handshake is broken off, of which uvloop would complain; a tunnel's is of no use."""
+    async with asking(greeting) as asked:
+        for protocol in ("", "websocket"):
+            where = Server(asked.server.config.server)
+            request = asked.pool.request(where, "GET", "/", (), protocol=protocol)
+            leaving = asyncio.create_task(request)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert leaving.cancelled()
+            await eventually(lambda: not asked.pool._dialling)
+            assert await asked.ask() == b"hello"
+    assert asked.server.connections == 2
+
+
+@on_both_loops
+async def test_a_pool_that_is_closed_connects_no_more() -> None:
+    """Who is waiting for a connection learns of it."""
+    async with asking(greeting) as asked:
+        waiting = asyncio.create_task(asked.ask())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asked.pool.close()
+        with pytest.raises(ConnectionError):
+            await waiting
 
 
 @on_both_loops

@@ -377,6 +377,54 @@ async def test_callers_who_say_nothing_keep_nobody_out(monkeypatch: pytest.Monke
 
 
 @on_both_loops
+async def test_room_is_made_by_the_address_that_has_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opens many connections at a time ends their own."""
+    monkeypatch.setattr(module_of_listener, "MAX_HANDSHAKES", 3)
+    server, _ = tls_pair()
+    listener = Listener(most=9)
+    async with AsyncExitStack() as stack:
+        bound = await stack.enter_async_context(
+            listener.serve(Address("127.0.0.1", 0), server, hello)
+        )
+        ends = []
+        for source in ("127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.3"):
+            reader, writer = await asyncio.open_connection(*bound, local_addr=(source, 0))
+            stack.callback(writer.close)
+            ends.append(reader)
+            await asyncio.sleep(0.02)
+        assert await ends[1].read() == await ends[2].read() == b""
+        assert [end.at_eof() for end in ends] == [False, True, True, False, False]
+    assert listener.turned_away == 2
+
+
+@on_both_loops
+async def test_a_handshake_that_gave_way_as_it_ended_is_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its task hears of it only after the connection was made: nothing is done for it."""
+    made = module_of_listener._Counted.connection_made
+    listener, server, client = Listener(most=9), *tls_pair()
+    asked: list[str] = []
+
+    def gives_way(self: module_of_listener._Counted, transport: asyncio.BaseTransport) -> None:
+        listener._make_room()
+        made(self, transport)
+
+    async def handler(request: Request) -> Response:
+        asked.append(request.target)
+        return await hello(request)
+
+    monkeypatch.setattr(module_of_listener._Counted, "connection_made", gives_way)
+    async with listener.serve(Address("127.0.0.1", 0), server, handler) as bound:
+        with suppress(OSError):
+            async with caller(bound, client) as end:
+                await end.say(GET)
+                assert await end.gone() == b""
+        await asyncio.sleep(0.02)
+        assert (asked, listener.connections, listener.turned_away) == ([], 0, 1)
+
+
+@on_both_loops
 async def test_a_handshake_may_take_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who says nothing, or only half of it, is cut off."""
     monkeypatch.setattr(module_of_listener, "HANDSHAKE_SECONDS", 0.1)

@@ -13,6 +13,7 @@ import pytest
 from syncer.http1 import client
 from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
+from syncer.http1.transport import prepare
 from syncer.proxy import upgrade as module
 from syncer.proxy.request import read
 from syncer.proxy.upgrade import tunnel, wants_upgrade
@@ -363,11 +364,12 @@ async def test_a_stalled_server_stops_the_caller() -> None:
 async def test_a_flood_before_the_agreement_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a caller sent early may fill the server's end at once: no more is fetched then."""
 
-    def small(transport: asyncio.BaseTransport) -> None:
+    def small(transport: asyncio.BaseTransport) -> asyncio.Transport:
         connection: socket.socket = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return prepare(transport)
 
-    monkeypatch.setattr(client, "detect", small)
+    monkeypatch.setattr(client, "prepare", small)
 
     async def script(end: End) -> None:
         await end.head()
