@@ -15,9 +15,11 @@ from syncer.http1.head import Header
 from syncer.http1.server import Answer, Request
 from syncer.http1.transport import prepare
 from syncer.proxy import upgrade as module
+from syncer.proxy.listener import Listener
 from syncer.proxy.request import read
 from syncer.proxy.upgrade import tunnel, wants_upgrade
 from syncer.proxy.upstream import Upstream, headers_of
+from syncer.settings import Address
 from tests.unit.proxy_wire import (
     RENEWALS,
     SECONDS,
@@ -33,6 +35,7 @@ from tests.unit.proxy_wire import (
     front,
     hanging,
     on_both_loops,
+    tls_pair,
 )
 
 AGREED = (
@@ -360,16 +363,17 @@ async def test_a_stalled_server_stops_the_caller() -> None:
     assert heard == [sent]
 
 
+def cramped(transport: asyncio.BaseTransport) -> asyncio.Transport:
+    """Prepare a transport that the kernel holds little for."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return prepare(transport)
+
+
 @on_both_loops
 async def test_a_flood_before_the_agreement_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a caller sent early may fill the server's end at once: no more is fetched then."""
-
-    def small(transport: asyncio.BaseTransport) -> asyncio.Transport:
-        connection: socket.socket = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        return prepare(transport)
-
-    monkeypatch.setattr(client, "prepare", small)
+    monkeypatch.setattr(client, "prepare", cramped)
 
     async def script(end: End) -> None:
         await end.head()
@@ -415,6 +419,40 @@ async def test_a_late_reader_hears_the_last_words() -> None:
         await sent
         end.go_on()
         assert len(await end.gone()) == await sent
+
+
+@pytest.mark.parametrize("size", range(100_000, 600_000, 100_000))
+@on_both_loops
+async def test_a_late_server_hears_the_last_words(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other way round, over TLS: the caller is gone, what it said is not."""
+    monkeypatch.setattr(client, "prepare", cramped)
+    heard = []
+
+    async def then(end: End) -> None:
+        end.stall()
+        await asyncio.sleep(0.3)
+        end.go_on()
+        heard.append(len(await end.gone()))
+
+    def speak(address: Address) -> None:
+        """Say it and end the connection at once, as clients in Go do."""
+        with (
+            socket.create_connection(address) as connection,
+            tls.wrap_socket(connection, server_hostname="localhost") as one,
+        ):
+            one.sendall(WEBSOCKET)
+            assert one.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+            one.sendall(b"w" * size)
+
+    certified, tls = tls_pair()
+    async with backend(agreeing(then)) as server:
+        listener = Listener(most=9)
+        async with listener.serve(Address("127.0.0.1", 0), certified, Tunnels(server)) as address:
+            await asyncio.to_thread(speak, address)
+            await server.idle()
+    assert heard == [size]
 
 
 @on_both_loops
