@@ -127,7 +127,8 @@ class Writer:
         metadata: Object = obj.get("metadata", {})
         if obj.get("kind") == "Status" or "deletionTimestamp" not in metadata:
             return None
-        self._keep(resource, obj)
+        if metadata.get("resourceVersion"):  # none: somebody else's deletion has just ended it
+            self._keep(resource, obj)
         return metadata
 
     async def get(self, resource: Resource, key: Key) -> Object | None:
