@@ -246,11 +246,11 @@ def _deleting(
     if not _leaving(host):
         gone = _delete_host(pair, host, "the virtual object is being deleted", grace=grace)
         actions.append(replace(gone, instead_of=other))
-    elif other:
-        pass  # whose grace it is nobody here knows
-    elif kind.graceful and grace is not None and host_grace is not None and grace < host_grace:
+    elif other or grace is None or host_grace is None:
+        pass  # nothing to agree on: another's grace is its own
+    elif grace < host_grace:
         actions.append(_delete_host(pair, host, "the virtual grace was shortened", grace=grace))
-    elif kind.graceful and grace is not None and host_grace is not None and host_grace < grace:
+    elif host_grace < grace:
         actions.append(
             _delete_virtual(pair, virtual, "the host's grace was shortened", grace=host_grace)
         )

@@ -413,10 +413,7 @@ class Reconciler:
         live = await self._writers[Side.VIRTUAL].get(kind.resource, pair.key)
         if live is not None and live["metadata"]["uid"] == uid:
             return
-        name = kind.resource.full_name
-        if live is not None:
-            self._view.store(Side.VIRTUAL, name).apply(live, live=True)
-        self._relist(Side.VIRTUAL, name)
+        self._put_right(kind, Side.VIRTUAL, live)
         raise NotConfirmedError(f"{kind.resource.kind} {pair.key} is another one meanwhile")
 
     async def _confirm_lost(
@@ -459,9 +456,15 @@ class Reconciler:
                 if ownership.annotation(live, ownership.OBJECT_NAME) is None:
                     return
                 raise _in_the_way(kind, owner, f"GET {kind.resource.path(key.namespace, key.name)}")
-        self._view.store(side, kind.resource.full_name).apply(live, live=True)
-        self._relist(side, kind.resource.full_name)
+        self._put_right(kind, side, live)
         raise NotConfirmedError(f"{kind.resource.kind} {key} is there after all on {side}")
+
+    def _put_right(self, kind: Kind, side: Side, live: Object | None) -> None:
+        """Let a store that was found wrong have what the live server says, and list anew."""
+        name = kind.resource.full_name
+        if live is not None:
+            self._view.store(side, name).apply(live, live=True)
+        self._relist(side, name)
 
     # -- telling -------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 * A peer that is gone is noticed, though nothing is being sent: a watch may be silent for days, and
   a machine that lost its power says nothing either.
+* Nothing that is written waits to fill a packet; of connections that are accepted by hand, asyncio
+  would not see to that.
 * Over TLS, nothing is read ahead of who reads. Event loops would hold up to 256 KiB of what comes
   while reading is paused, and uvloop drops that when the peer closes meanwhile.
 """
@@ -17,6 +19,7 @@ _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
 
 

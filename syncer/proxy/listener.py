@@ -134,14 +134,13 @@ class Listener:
             raise ConfigError(
                 f"can't listen on {address} (--bind-address and --port): {reason}"
             ) from error
-        loop = asyncio.get_running_loop()
-        loop.add_reader(listening, self._accept, listening, tls, handler)
+        self._wait(listening, tls, handler)
         bound = Address(address.host, listening.getsockname()[1])
         log.info("listening", address=str(bound), paths=["/"])
         try:
             yield bound
         finally:
-            loop.remove_reader(listening)
+            asyncio.get_running_loop().remove_reader(listening)
             listening.close()
             await self.close(DRAIN_SECONDS)
 
@@ -163,6 +162,12 @@ class Listener:
         if busy:
             await asyncio.wait(busy, timeout=seconds)
 
+    def _wait(self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler) -> None:
+        """Accept who comes from now on; a listener that was closed meanwhile accepts nobody."""
+        if listening.fileno() >= 0:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listening, self._accept, listening, tls, handler)
+
     def _accept(self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler) -> None:
         """Accept a connection and begin its handshake."""
         loop = asyncio.get_running_loop()
@@ -173,10 +178,9 @@ class Listener:
         except OSError as error:
             log.warning("no connection can be accepted", reason=error.strerror)
             loop.remove_reader(listening)
-            loop.call_later(EXHAUSTED_SECONDS, self._accept_again, listening, tls, handler)
+            loop.call_later(EXHAUSTED_SECONDS, self._wait, listening, tls, handler)
             return
         accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio wouldn't
         connection = self.connect(handler)
         handshake = loop.create_task(self._shake_hands(accepted, connection, tls))
         # One that ends before it began has not taken the socket over.
@@ -184,13 +188,6 @@ class Listener:
         self._arriving[connection] = _Handshake(address[0], handshake)
         if len(self._arriving) > MAX_HANDSHAKES:
             self._make_room()
-
-    def _accept_again(
-        self, listening: socket.socket, tls: ssl.SSLContext, handler: Handler
-    ) -> None:
-        if listening.fileno() >= 0:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(listening, self._accept, listening, tls, handler)
 
     def _make_room(self) -> None:
         """End one handshake: of the address that has most, the one that has taken longest."""
