@@ -32,6 +32,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from controlplane.certificates import Pair as Keys
+from controlplane.syncer import parse_metrics
 from tests.integration.harness import Cluster, Object, Pair, eventually, named, pod
 from tests.integration.pod_steps import in_phase
 
@@ -241,6 +242,18 @@ async def through(pair: Pair, method: str, target: str, **options: Any) -> Answe
 async def straight(pair: Pair, method: str, target: str, **options: Any) -> Answer:
     """Ask the virtual API server; options are those of `ask`."""
     return await ask(pair, pair.virtual.plane.server, method, target, **options)
+
+
+async def long_running(cluster: Cluster, *labels: str) -> float:
+    """Return how many long requests an API server serves whose series has all these labels."""
+    async with cluster.api.get("/metrics") as response:
+        metrics = parse_metrics(await response.text())
+    return sum(
+        value
+        for series, value in metrics.items()
+        if series.startswith("apiserver_longrunning_requests{")
+        and all(label in series for label in labels)
+    )
 
 
 async def same(

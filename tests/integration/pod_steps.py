@@ -127,3 +127,11 @@ def container(pod: Object, name: str, among: str = "containers") -> Object:
             found: Object = each
             return found
     raise LookupError(f"no container {name} in {among}")
+
+
+async def add_debug_container(pair: Pair, name: str, namespace: str, container: Object) -> None:
+    """Add an ephemeral container to a virtual pod, as `kubectl debug` does."""
+    body = {"spec": {"ephemeralContainers": [container]}}
+    await pair.virtual.patch(
+        "pods", name, namespace, body, kind="strategic", subresource="ephemeralcontainers"
+    )

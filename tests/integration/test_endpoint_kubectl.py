@@ -15,7 +15,6 @@ import aiohttp
 import orjson
 import pytest
 
-from controlplane.syncer import parse_metrics
 from tests.integration.endpoint import (
     SECONDS,
     Caller,
@@ -24,6 +23,7 @@ from tests.integration.endpoint import (
     administrator,
     caller,
     grant,
+    long_running,
     running_pod,
     service_account,
     through,
@@ -152,18 +152,7 @@ async def followers(pair: Pair) -> float:
     For the host is shared, and whoever reads a log is counted as long as that takes: the least of
     several looks.
     """
-
-    async def look() -> float:
-        async with pair.host.api.get("/metrics") as response:
-            metrics = parse_metrics(await response.text())
-        return sum(
-            value
-            for series, value in metrics.items()
-            if series.startswith("apiserver_longrunning_requests{")
-            and 'subresource="log"' in series
-        )
-
-    return min([await look() for _ in range(5)])
+    return min([await long_running(pair.host, 'subresource="log"') for _ in range(5)])
 
 
 async def test_no_log_of_what_is_not_there(kubectl: Kubectl) -> None:

@@ -18,7 +18,6 @@ from aiohttp import web
 from yarl import URL
 
 from controlplane.certificates import Pair as Keys
-from controlplane.syncer import parse_metrics
 from tests.integration.aggregated import aggregated, service_for, serving
 from tests.integration.endpoint import (
     SECONDS,
@@ -27,6 +26,7 @@ from tests.integration.endpoint import (
     administrator,
     headers_of,
     json_body,
+    long_running,
     open_connections,
     same,
     session,
@@ -392,16 +392,8 @@ async def watchers(pair: Pair) -> float:
 
     Nobody else watches these: the informers of others would come and go as they like.
     """
-    async with pair.virtual.api.get("/metrics") as response:
-        metrics = parse_metrics(await response.text())
-    return sum(
-        value
-        for series, value in metrics.items()
-        if series.startswith("apiserver_longrunning_requests{")
-        and 'resource="podtemplates"' in series
-        and 'scope="namespace"' in series
-        and 'verb="WATCH"' in series
-    )
+    labels = ('resource="podtemplates"', 'scope="namespace"', 'verb="WATCH"')
+    return await long_running(pair.virtual, *labels)
 
 
 async def test_a_watch_gives_events_in_order_and_ends_with_its_caller(

@@ -20,7 +20,7 @@ from tests.integration.harness import (
     path_of,
     pod,
 )
-from tests.integration.pod_steps import condition, container, in_phase, settled
+from tests.integration.pod_steps import add_debug_container, condition, container, in_phase, settled
 
 _GROUP = "admissionregistration.k8s.io/v1"
 _MUTATION = """
@@ -162,14 +162,7 @@ async def test_ephemeral_containers_arrive_one_after_the_other(pair: Pair, mesh:
     await in_phase(pair, "web", namespace)
     for name in ("debug-1", "debug-2"):
         debug = {"name": name, "image": "busybox", "targetContainerName": "main", "tty": True}
-        await pair.virtual.patch(
-            "pods",
-            "web",
-            namespace,
-            {"spec": {"ephemeralContainers": [debug]}},
-            kind="strategic",
-            subresource="ephemeralcontainers",
-        )
+        await add_debug_container(pair, "web", namespace, debug)
 
     async def there() -> None:
         copy = await pair.copy("pods", "web", namespace)

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from syncer.naming import PREFIX
 from tests.integration.endpoint import Answer
-from tests.integration.harness import Object, Pair, eventually, named, path_of, pod
+from tests.integration.harness import Pair, eventually, named, path_of, pod
+from tests.integration.pod_steps import add_debug_container
 from tests.security.conftest import Scene
 from tests.security.endpoint_wire import EXEC, SPDY, kubelet, say
 
@@ -241,10 +242,7 @@ async def test_an_injected_container_is_out_of_reach(
         assert "mesh-proxy" in str(copy["spec"]["containers"])
         await _can_not_be_reached(scene, name, mesh)
         debug = {"name": "mesh-proxy", "image": "busybox"}
-        patch: Object = {"spec": {"ephemeralContainers": [debug]}}
-        await pair.virtual.patch(
-            "pods", name, mesh, patch, kind="strategic", subresource="ephemeralcontainers"
-        )
+        await add_debug_container(pair, name, mesh, debug)
         for _ in range(10):  # until long after the endpoint's syncer has seen it
             await _can_not_be_reached(scene, name, mesh)
         assert "mesh-proxy" not in str([each.target for each in backend.seen])

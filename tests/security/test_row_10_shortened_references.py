@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from tests.integration.harness import Object, Pair, RefusedError, eventually, gone, pod, secret
-from tests.integration.pod_steps import in_phase, told
+from tests.integration.pod_steps import add_debug_container, in_phase, told
 
 _LONG = "a-name-that-is-so-long-that-it-is-cut-on-the-host-and-ends-in-a-hash"
 
@@ -59,14 +59,7 @@ async def test_a_debug_container_does_not_read_it_either(
     await in_phase(pair, "web", namespace)
     source = {"secretRef": {"name": _LONG}}
     debug = {"name": "debug", "image": "debug", "envFrom": [source]}
-    await pair.virtual.patch(
-        "pods",
-        "web",
-        namespace,
-        {"spec": {"ephemeralContainers": [debug]}},
-        kind="strategic",
-        subresource="ephemeralcontainers",
-    )
+    await add_debug_container(pair, "web", namespace, debug)
     await told(pair.virtual, namespace, "web", f"waiting for Secret {namespace}/{_LONG}")
     await asyncio.sleep(0.3)
     copy = await pair.copy("pods", "web", namespace)
