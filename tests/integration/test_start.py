@@ -170,7 +170,7 @@ async def own(
     settings.write_text("sync-all-configmaps: true\nsync-labels: [team]\nsync-all-secrets: false\n")
     tenant = Tenant(
         f"own-{worker_name}",
-        flags=(f"--config={settings}",),
+        flags=(f"--config={settings}", "--tls-san=*.example.com,10.9.8.7,2001:db8::7"),
         environment=(("SYNCER_SYNC_ALL_SECRETS", "true"), ("PYTHONPROFILEIMPORTTIME", "1")),
     )
     async with boot_pair(host, tenant) as booted:
@@ -187,6 +187,34 @@ async def test_settings_come_from_file_and_environment(own: Pair) -> None:
     await eventually(lambda: own.copy("configmaps", "kube-root-ca.crt", "kube-public"))
     assert copy["metadata"]["labels"]["team"] == "a"
     assert "app" not in copy["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        pytest.param("api.example.com", True, id="a wildcard's"),
+        pytest.param("10.9.8.7", True, id="IPv4"),
+        pytest.param("2001:db8::7", True, id="IPv6"),
+        pytest.param("localhost", True, id="localhost"),
+        pytest.param("kubernetes.default.svc", True, id="the service's"),
+        pytest.param("a.api.example.com", False, id="a level below the wildcard"),
+        pytest.param("10.9.8.8", False, id="nobody's address"),
+    ],
+)
+async def test_the_endpoint_is_known_by_every_name_of_its_own(
+    own: Pair, name: str, *, good: bool
+) -> None:
+    """Those of `--tls-san` and those that it has without."""
+    pki = own.virtual.plane.pki
+    url, tls = f"{own.syncer.endpoint}/version", pki.client_context(pki.admin)
+    async with aiohttp.ClientSession() as session:
+        asked = session.get(url, ssl=tls, server_hostname=name)
+        if good:
+            async with asked as response:
+                assert response.status == 200
+        else:
+            with pytest.raises(aiohttp.ClientConnectorCertificateError):
+                await asked
 
 
 async def test_the_process_imports_no_client_library(own: Pair) -> None:
